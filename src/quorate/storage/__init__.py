@@ -1,0 +1,1 @@
+"""Durable state, seen through the small :class:`~quorate.storage.disk.Disk`."""
