@@ -153,7 +153,7 @@ class Snap(Message):
 
     __slots__ = ("snapshot", "zxid")
 
-    def __init__(self, zxid: int, snapshot: Hashable = None) -> None:
+    def __init__(self, zxid: int, snapshot: object = None) -> None:
         self.zxid = zxid
         self.snapshot = snapshot
 

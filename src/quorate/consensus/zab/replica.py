@@ -91,7 +91,7 @@ class InstallSnapshot(Message):
 
     __slots__ = ("snapshot", "token", "zxid")
 
-    def __init__(self, zxid: int, snapshot: Hashable, token: int) -> None:
+    def __init__(self, zxid: int, snapshot: object, token: int) -> None:
         self.zxid = zxid
         self.snapshot = snapshot
         self.token = token
@@ -123,7 +123,7 @@ class Adopt(Message):
 
     __slots__ = ("snapshot", "zxid")
 
-    def __init__(self, zxid: int, snapshot: Hashable) -> None:
+    def __init__(self, zxid: int, snapshot: object) -> None:
         self.zxid = zxid
         self.snapshot = snapshot
 
