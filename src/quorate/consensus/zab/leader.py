@@ -305,6 +305,10 @@ class Leader:
         else:
             self._syncs.append((self.last_proposed, event))
 
+    @property
+    def pending_syncs(self) -> int:
+        return len(self._syncs)
+
     def _flush(self) -> None:
         """Log and send what was proposed since the last flush: one write, one message for all followers."""
         proposed = self._proposed

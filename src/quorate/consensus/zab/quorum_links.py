@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from logging import getLogger
 from typing import Protocol
 
-from quorate.consensus.zab.messages import Message, Packet, Snap
-from quorate.consensus.zab.wire import SNAPSHOT_SIGNATURE, PacketDecoder, SnapshotParser, encode
+from quorate.consensus.zab.messages import REQUEST, Message, Packet, Service, Snap
+from quorate.consensus.zab.wire import SNAPSHOT_SIGNATURE, PacketDecoder, SnapshotParser, encode, packet_count
 from quorate.runtime.environment import MILLISECOND, Connection, Environment, Listener
 
 log = getLogger(__name__)
@@ -87,7 +87,21 @@ class QuorumLinks:
 class QuorumLink:
     """One connection. A runtime.environment.Handler."""
 
-    __slots__ = ("_connection", "_decoder", "_dialled", "_links", "_stream", "_waiting", "_waiting_bytes", "number")
+    __slots__ = (
+        "_connection",
+        "_decoder",
+        "_dialled",
+        "_links",
+        "_stream",
+        "_waiting",
+        "_waiting_bytes",
+        "address",
+        "established_ms",
+        "number",
+        "packets_received",
+        "packets_sent",
+        "requests",
+    )
 
     def __init__(self, links: QuorumLinks, dialled: bool) -> None:
         self._links = links
@@ -99,9 +113,28 @@ class QuorumLink:
         """Packets behind the snapshot being sent."""
         self._waiting_bytes = 0
         self.number = 0
+        self.address = ("", 0)
+        self.established_ms = 0
+        """Wall time."""
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        self.packets_received = 0
+        self.packets_sent = 0
+        self.requests = 0
+
+    @property
+    def queued_messages(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._waiting_bytes + (0 if self._connection is None else self._connection.queued())
 
     def connected(self, connection: Connection) -> None:
         self._connection = connection
+        self.address = connection.peer
+        self.established_ms = self._links.env.wall_ms()
         self.number = self._links.number(self)
         if self._dialled:
             self._links.events.link_connected(self.number)
@@ -111,11 +144,14 @@ class QuorumLink:
     def received(self, data: bytes) -> None:
         packets = self._decoder.feed(data)
         if packets:
+            self.packets_received += sum(map(packet_count, packets))
+            self.requests += sum(type(packet) is Service and packet.type == REQUEST for packet in packets)
             self._links.events.link_received(self.number, packets)
 
     def send(self, messages: list[Message]) -> None:
         connection = self._connection
         assert connection is not None
+        self.packets_sent += sum(map(packet_count, messages))
         if len(messages) == 1 and type(messages[0]) is not Snap:
             self._write(encode(messages[0]))
             return

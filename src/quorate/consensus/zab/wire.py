@@ -169,6 +169,15 @@ def encode(message: Message) -> bytes:
     raise TypeError(f"no packet for {message!r}")
 
 
+def packet_count(message: Message) -> int:
+    """How many packets a message stands for."""
+    if isinstance(message, Proposals):
+        return len(message.entries)
+    if isinstance(message, Acks | Commits):
+        return message.last - message.first + 1
+    return 1
+
+
 def _encode_proposals(message: Proposals) -> bytes:
     type_ = INFORM if message.inform else PROPOSAL
     head = _HEAD.pack
