@@ -56,6 +56,8 @@ class DataFolder:
         try:
             os.makedirs(path, exist_ok=True)
             entries = os.listdir(path)
+        except FileExistsError:
+            raise UsageError(f"{path} cannot be the data folder: it is a file") from None
         except OSError as error:
             raise UsageError(f"the data folder {path} cannot be used: {_reason(error)}") from None
         if MARKER not in entries and not _NOT_OURS_TO_JUDGE.issuperset(entries):
