@@ -17,6 +17,11 @@ from quorate.zookeeper.constants import CONTAINER_OWNER, Code
 
 _TOUCH = Struct(">qi")
 
+# plain integers: to look an enumeration's member up costs as much as the check
+_OK = int(Code.OK)
+_EXPIRED = int(Code.SESSION_EXPIRED)
+_MOVED = int(Code.SESSION_MOVED)
+
 MAX_TOUCHES = 1_000_000
 """Sessions one PING may name: more than a server has connections, and bounds what a peer can make us keep."""
 
@@ -126,21 +131,21 @@ class SessionTracker:
         """
         entry = self._sessions.get(session)
         if entry is None or entry.closing:
-            return Code.SESSION_EXPIRED
+            return _EXPIRED
         if entry.owner == origin:
-            return Code.OK
+            return _OK
         if entry.owner == NO_OWNER:
             entry.owner = origin
-            return Code.OK
-        return Code.SESSION_MOVED
+            return _OK
+        return _MOVED
 
     def set_owner(self, session: int, origin: int) -> int:
         """The session's client has connected by ``origin``: OK, or SESSION_EXPIRED if it is gone or closing."""
         entry = self._sessions.get(session)
         if entry is None or entry.closing:
-            return Code.SESSION_EXPIRED
+            return _EXPIRED
         entry.owner = origin
-        return Code.OK
+        return _OK
 
     def timeouts(self) -> dict[int, int]:
         """Session to timeout in ms."""

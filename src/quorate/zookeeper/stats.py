@@ -283,8 +283,10 @@ class ServerStats:
         return latencies + [Summary(name, getattr(self, name), 1) for name in AMOUNTS]
 
     def op_counts(self) -> list[tuple[str, int]]:
-        """The type's name in lower case and how many requests of it came."""
-        return [(op.name.lower(), self.ops[op]) for op in Op]
+        """Requests by the names of Apache's op_count metrics, then all of them."""
+        ops = self.ops
+        counts = [(f"op_count_{name}", sum([ops[op] for op in types])) for name, types in OP_COUNTS.items()]
+        return [*counts, ("op_count_total", sum(ops))]
 
     def min_latency_ms(self) -> int:
         """The shortest of all requests, whole ms."""
@@ -299,6 +301,33 @@ class ServerStats:
         count = self.readlatency.count + self.updatelatency.count
         total = self.readlatency.total + self.updatelatency.total
         return round(total * MILLISECONDS / count, 4) if count else 0.0
+
+
+OP_COUNTS: dict[str, tuple[Op, ...]] = {
+    "add_watch": (Op.ADD_WATCH,),
+    "check": (Op.CHECK,),
+    "check_watches": (Op.CHECK_WATCHES,),
+    "close_session": (Op.CLOSE_SESSION,),
+    "create": (Op.CREATE, Op.CREATE2, Op.CREATE_TTL, Op.CREATE_CONTAINER),
+    "create_session": (Op.CREATE_SESSION,),
+    "delete": (Op.DELETE, Op.DELETE_CONTAINER),
+    "exists": (Op.EXISTS,),
+    "get_acl": (Op.GET_ACL,),
+    "get_all_children_number": (Op.GET_ALL_CHILDREN_NUMBER,),
+    "get_children": (Op.GET_CHILDREN, Op.GET_CHILDREN2),
+    "get_data": (Op.GET_DATA,),
+    "get_ephemerals": (Op.GET_EPHEMERALS,),
+    "multi": (Op.MULTI,),
+    "multi_read": (Op.MULTI_READ,),
+    "ping": (Op.PING,),
+    "reconfig": (Op.RECONFIG,),
+    "remove_watches": (Op.REMOVE_WATCHES,),
+    "set_acl": (Op.SET_ACL,),
+    "set_data": (Op.SET_DATA,),
+    "set_watches": (Op.SET_WATCHES, Op.SET_WATCHES2),
+    "sync": (Op.SYNC,),
+    "who_am_i": (Op.WHO_AM_I,),
+}
 
 
 class ConnectionStats:

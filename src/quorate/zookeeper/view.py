@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from quorate import __version__
+from quorate.runtime.process import ProcessUsage
 from quorate.zookeeper.stats import ConnectionStats, ServerStats
 
 # Clients read this: kazoo the digits, go-zookeeper the whole line, with a date in the order of ZooKeeper 3.4 to 3.6.
@@ -106,18 +107,6 @@ class MemberConfig(NamedTuple):
     observer: bool
     initial: str
     """The text of the configuration file."""
-
-
-class ProcessUsage(NamedTuple):
-    """What the operating system says of the process; -1 where it does not say. Bytes and seconds."""
-
-    resident_bytes: int
-    virtual_bytes: int
-    cpu_seconds: float
-    started: float
-    """Seconds since the epoch."""
-    open_files: int
-    max_files: int
 
 
 class WatchSummary(NamedTuple):
