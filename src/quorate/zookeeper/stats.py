@@ -269,7 +269,8 @@ class ServerStats:
         self.packets_sent = 0
         self.auth_failed_count = 0
         self.fsync_threshold_exceed_count = 0
-        self.ops = [0] * OPS
+        # in place: the server may hold on to the list
+        self.ops[:] = [0] * OPS
         self.client_response_size.reset()
         self.proposal_size.reset()
 

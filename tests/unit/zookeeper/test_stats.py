@@ -83,7 +83,8 @@ def test_every_name_is_an_attribute_and_reset_clears_it() -> None:
     for name in LATENCIES + AMOUNTS:
         getattr(stats, name).record(3)
     stats.packets_received = stats.packets_sent = stats.auth_failed_count = stats.fsync_threshold_exceed_count = 1
-    stats.ops[Op.GET_DATA] = 4
+    ops = stats.ops
+    ops[Op.GET_DATA] = 4
     stats.proposal_size.record(9)
     stats.client_response_size.record(9)
     assert stats.counters() == [(name, 5) for name in COUNTERS]
@@ -96,6 +97,7 @@ def test_every_name_is_an_attribute_and_reset_clears_it() -> None:
     assert (stats.auth_failed_count, stats.fsync_threshold_exceed_count) == (0, 0)
     assert (str(stats.proposal_size), str(stats.client_response_size)) == ("-1/-1/-1", "-1/-1/-1")
     assert dict(stats.op_counts())["op_count_total"] == 0
+    assert stats.ops is ops, "the server may hold on to the table"
 
 
 def test_requests_are_counted_by_type_positive_or_negative() -> None:
