@@ -21,7 +21,8 @@ from quorate.cli.table import table
 from quorate.errors import QuorateError
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STOP_SECONDS = 10.0
+STOP_SECONDS = 10.0
+"""Members that have not ended so long after SIGTERM are killed."""
 _START_POLL_SECONDS = 0.005
 _WATCH_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
@@ -67,13 +68,22 @@ class Member:
 class Supervisor:
     """Starts ``members`` and keeps them running until a signal to stop; ``ready`` is called once, when all serve."""
 
-    def __init__(self, title: str, members: list[Member], lock: int, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        title: str,
+        members: list[Member],
+        lock: int,
+        ready: Callable[[], None],
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
+        """``lock`` is a file descriptor that members inherit, so that its lock outlives this process if they do."""
         self._title = title
         self._members = members
         self._lock = lock
         self._ready: Callable[[], None] | None = ready
         self._selector = selectors.DefaultSelector()
         self._asker = Asker(self._selector)
+        self._stop_seconds = stop_seconds
         self._stopping = False
         self._show_at: float | None = None
         self._adopt_death = _adopt_death()
@@ -207,7 +217,7 @@ class Supervisor:
         _say(f"{self._title}: {serving} of {len(self._members)} serve\n{table(rows)}")
 
     def _end_members(self) -> None:
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + self._stop_seconds
         running = [member for member in self._members if member.process is not None]
         for member in running:
             _signal(member, signal.SIGTERM)
@@ -218,7 +228,7 @@ class Supervisor:
         for member in running:
             process = member.process
             if process is not None and process.poll() is None:
-                _say(f"{member.name} did not end within {_STOP_SECONDS:g} s and is killed\n")
+                _say(f"{member.name} did not end within {self._stop_seconds:g} s and is killed\n")
                 _signal(member, signal.SIGKILL)
                 process.wait()
 
