@@ -1,0 +1,94 @@
+"""Runs one process: a uvloop loop, signals, a clean end, an exit status."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from quorate.runtime.network import AsyncioEnvironment
+
+_log = logging.getLogger(__name__)
+
+Stopper = Callable[[Callable[[], None]], None]
+"""Begins a clean stop and calls back once everything is stopped."""
+
+STOP_TIMEOUT_S = 10.0
+
+_SWITCH_INTERVAL_S = 1e-6
+"""How long a thread waits for the interpreter's lock before it asks the holder to let go; why it is so short is told in
+``runtime.files``. It costs nothing while no second thread wants to run."""
+
+
+def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
+    """Call ``main``, serve until SIGTERM, SIGINT or ``environment.end``, stop cleanly and return the exit status.
+
+    ``main`` starts everything and returns how to stop it; what it raises comes out of here, after the loop is closed. A
+    second signal, or a stop that takes longer than STOP_TIMEOUT_S, ends at once with status 1.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(_log_failure)
+    asyncio.set_event_loop(loop)
+    environment = AsyncioEnvironment(loop)
+    status = 0
+    stopping = False
+    stop: Stopper | None = None
+
+    def end(with_status: int) -> None:
+        nonlocal status, stopping
+        if with_status:
+            status = with_status
+        if stopping:
+            return
+        stopping = True
+        if stop is None:  # still inside main
+            loop.call_soon(begin)
+        else:
+            begin()
+
+    def begin() -> None:
+        assert stop is not None
+        loop.call_later(STOP_TIMEOUT_S, give_up, f"not stopped within {STOP_TIMEOUT_S:g} s")
+        try:
+            stop(loop.stop)
+        except Exception:
+            _log.exception("the stop failed")
+            give_up("the stop failed")
+
+    def give_up(why: str) -> None:
+        nonlocal status
+        _log.error("ending at once: %s", why)
+        status = status or 1
+        loop.stop()
+
+    def signalled(number: signal.Signals) -> None:
+        if stopping:
+            give_up(f"second signal ({number.name})")
+        else:
+            _log.info("%s: stopping", number.name)
+            end(0)
+
+    environment.ended = end
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled, number)
+        stop = main(environment)
+        loop.run_forever()
+    finally:
+        environment.close()
+        # one more turn, so that cancelled tasks end and what is queued for closing sockets leaves
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        asyncio.set_event_loop(None)
+        loop.close()
+    return status
+
+
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    _log.error(
+        "%s", context.get("message", "a callback failed"), exc_info=error if isinstance(error, BaseException) else None
+    )
