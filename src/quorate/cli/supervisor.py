@@ -167,6 +167,8 @@ class Supervisor:
                     stderr=log,
                     pass_fds=(self._lock,),
                     preexec_fn=self._adopt_death,
+                    # Ctrl-C is for this process alone, which then asks each member once to end
+                    process_group=0,
                 )
             except OSError as error:
                 raise QuorateError(f"{member.name} cannot be started: {error.strerror}") from None

@@ -32,6 +32,11 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    @property
+    def bind_host(self) -> str:
+        """The host to listen at: '' (every interface, IPv4 and IPv6, as Java takes a wildcard) or ``host``."""
+        return "" if self.host in (WILDCARD, "::") else self.host
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

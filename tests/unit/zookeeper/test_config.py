@@ -504,3 +504,13 @@ def test_the_sample_of_apache(tmp_path: Path) -> None:
     config = read("tickTime=2000\ninitLimit=10\nsyncLimit=5\nautopurge.snapRetainCount=3\nautopurge.purgeInterval=1\n")
     assert config.standalone
     assert config.warnings == []
+
+
+# What users are told
+
+
+def test_operations_names_every_key() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    named = [*zoocfg._DONE, *UNDONE, *(prefix + "…" for prefix in UNDONE_PREFIXES)]
+    assert [key for key in named if f"`{key}`" not in text] == []
+    assert [instead.instead for instead in UNDONE.values() if instead.instead not in text] == []
