@@ -217,10 +217,11 @@ class DataTree:
     def _create(self, record: Create, session: int, zxid: int, time: int, reply: bool) -> Outcome:
         path = record.path
         nodes = self.nodes
-        slash = path.rfind("/")
-        parent_path = path[:slash] if slash > 0 else "/"
+        parent_path, slash, name = path.rpartition("/")
+        if not parent_path:
+            parent_path = "/"
         parent = nodes.get(parent_path)
-        if parent is None or slash < 0:
+        if parent is None or not slash:
             return Outcome(_NO_NODE, path)
         if path in nodes:
             self._create_again(record, parent_path, parent, zxid)
@@ -237,7 +238,6 @@ class DataTree:
         acl = record.acl
         data = record.data
         nodes[path] = node = Node(data, acl, owner, zxid, time)
-        name = path[slash + 1 :]
         if parent.children is None:
             parent.children = {name}
         else:
@@ -284,12 +284,12 @@ class DataTree:
 
     def _delete(self, path: str, zxid: int) -> int:
         """The outcome's code."""
-        slash = path.rfind("/")
-        parent_path = path[:slash] if slash > 0 else "/"
+        parent_path, slash, name = path.rpartition("/")
+        if not parent_path:
+            parent_path = "/"
         nodes = self.nodes
         parent = nodes.get(parent_path)
-        name = path[slash + 1 :]
-        if parent is None or slash < 0 or not name:
+        if parent is None or not slash or not name:
             return _NO_NODE
         children = parent.children
         if children is not None:
