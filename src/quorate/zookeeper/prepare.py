@@ -75,6 +75,7 @@ _OP_CREATE: Final = int(Op.CREATE)
 _OP_CREATE2: Final = int(Op.CREATE2)
 _OP_CREATE_CONTAINER: Final = int(Op.CREATE_CONTAINER)
 _OP_CREATE_TTL: Final = int(Op.CREATE_TTL)
+_OP_CREATE_SESSION: Final = int(Op.CREATE_SESSION)
 _OP_DELETE: Final = int(Op.DELETE)
 _OP_MULTI: Final = int(Op.MULTI)
 _OP_SET_DATA: Final = int(Op.SET_DATA)
@@ -197,7 +198,7 @@ class Preparer:
             return self._multi(request, zxid, time)
         if op == _OP_CLOSE_SESSION:
             return self._close_session(request.session, zxid)
-        if self._closing and request.session in self._closing:
+        if self._closing and request.session in self._closing and op != _OP_CREATE_SESSION:
             raise RequestError(Code.SESSION_EXPIRED)
         if op == _OP_SET_DATA:
             path, data, version, _ = read_set_data(body, 0)
@@ -214,9 +215,10 @@ class Preparer:
             return self._set_acl(request, zxid, path, acl, version)
         if op == Op.DELETE_CONTAINER:
             return self._delete_container(request, zxid, read_path(body, 0)[0])
-        if op == Op.CREATE_SESSION:
+        if op == _OP_CREATE_SESSION:
             timeout: int = INT.unpack_from(body)[0]
             self._opening[request.session] = zxid
+            self._closing.pop(request.session, None)
             return CreateSession(timeout)
         if op == Op.RECONFIG:
             check_reconfig(body)
