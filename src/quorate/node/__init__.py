@@ -1,0 +1,1 @@
+"""The composition root: what one process is made of, by its configuration."""

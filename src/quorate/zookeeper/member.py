@@ -116,6 +116,8 @@ class Member:
         self._writing: deque[tuple[int, list[bool]]] = deque()
         """(token, [done]) of the writes handed to the store, in their order."""
         self._containers_at = NEVER
+        self.last_snapshot: tuple[int, int] | None = None
+        """Zxid and wall time (s) of the newest snapshot this process took."""
 
     def _zab_settings(self) -> Settings:
         config = self.config
@@ -155,6 +157,7 @@ class Member:
     def stop(self) -> None:
         """Hang up and stop; what was acknowledged is on disk already."""
         self._stopped = True
+        self.store.stop()
         if self._timer is not None:
             self._timer.cancel()
         if self.client_listener is not None:
@@ -366,6 +369,8 @@ class Member:
             if error is not None:
                 self.server.stats.snapshot_error_count += 1
                 log.error("snapshot failed: %s", error)
+                return
+            self.last_snapshot = (self.store.snapshot_zxid, self.env.wall_ms() // 1000)
 
         self.store.take_snapshot(self.server.tree, done)
 

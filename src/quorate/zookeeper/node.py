@@ -3,12 +3,15 @@
 from struct import Struct
 
 from quorate.zookeeper.acl import OPEN_ACL, Acl
+from quorate.zookeeper.constants import CONTAINER_OWNER, TTL_OWNER_MASK
 
 STAT = Struct(">qqqqiiiqiiq")
 """czxid mzxid ctime mtime version cversion aversion ephemeralOwner dataLength numChildren pzxid: 68 bytes."""
 
 STAT_PERSISTED = Struct(">qqqqiiiqq")
 """czxid mzxid ctime mtime version cversion aversion ephemeralOwner pzxid: 60 bytes."""
+
+_INT_MAX = 0x7FFFFFFF
 
 
 class Node:
@@ -52,22 +55,31 @@ class Node:
         """This node's share of the tree's digest (digest.py)."""
 
     def stat(self) -> bytes:
-        """The client's Stat record, 68 bytes."""
+        """The client's Stat record, 68 bytes. It shows two fields otherwise than they are stored (DataNode.copyStat): cversion
+        counts deletions too, and only ephemeral nodes have an owner."""
         packed = self.packed_stat
         if packed is None:
             data = self.data
             children = self.children
+            count = 0 if children is None else len(children)
+            # stored is how many children were ever created; shown is how many were created or deleted
+            cversion = 2 * self.cversion - count
+            if cversion > _INT_MAX:
+                cversion = (cversion + _INT_MAX + 1 & 0xFFFFFFFF) - _INT_MAX - 1
+            owner = self.owner
+            if owner < 0 and (owner == CONTAINER_OWNER or owner >= TTL_OWNER_MASK):
+                owner = 0
             packed = self.packed_stat = STAT.pack(
                 self.czxid,
                 self.mzxid,
                 self.ctime,
                 self.mtime,
                 self.version,
-                self.cversion,
+                cversion,
                 self.aversion,
-                self.owner,
+                owner,
                 0 if data is None else len(data),
-                0 if children is None else len(children),
+                count,
                 self.pzxid,
             )
         return packed

@@ -130,13 +130,13 @@ class MemberReport:
         return [ZxidDigest(zxid, DIGEST_VERSION, digest) for zxid, digest in self.member.server.tree.digest_log]
 
     def last_snapshot(self) -> tuple[int, int] | None:
-        return self.member.store.last_snapshot
+        return self.member.last_snapshot
 
     def data_dir_size(self) -> int:
-        return self.member.store.data_dir_size()
+        return self.member.store.data_size()
 
     def log_dir_size(self) -> int:
-        return self.member.store.log_dir_size()
+        return self.member.store.log_size()
 
     # ---- watches
 
