@@ -1,0 +1,1 @@
+"""What tests share: real servers of both kinds, a raw client, histories."""
