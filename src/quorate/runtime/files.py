@@ -15,10 +15,10 @@ Promises, beyond those of ``Disk``:
 
 The worker shares the interpreter with a busy loop. CPython hands its lock to a waiting thread only when that thread has
 waited a whole switch interval without the holder letting go in between, and a loop lets go for an instant at every poll:
-measured, a loop with turns of 0.1 ms starved this thread for up to two seconds at the default interval. ``runtime.loop``
-therefore sets the interval to a microsecond and the worker asks the kernel for exact timers, so that its request for the
-lock is always made and always honoured. System calls are kept few for the same reason: adjacent writes are one
-``pwritev``.
+measured, a loop with turns of 0.1 ms starved this thread for up to two seconds. So when a batch has been under way for
+more than a millisecond the switch interval is made as short as it gets, and the worker's timers are exact: its request
+for the lock is then always made and always honoured. While the loop has time the interval stays long, because a short one
+has the two threads snatch the lock from one another. System calls are few: adjacent writes are one ``pwritev``.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -41,6 +42,9 @@ LOCK_FILE = "quorate.lock"
 _MAX_OPEN_FILES = 16
 _MAX_PIECES = 1024
 """IOV_MAX of Linux."""
+_WATCH_S = 0.001
+_SHORT_INTERVAL_S = 1e-6
+_LONG_INTERVAL_S = sys.getswitchinterval()
 
 
 class SyncStatistics:
@@ -101,6 +105,10 @@ class FileDisk:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._lock_fd = -1
+        self._submitted = 0
+        self._reported = 0
+        self._watched = -1
+        """``_reported`` at the last look, -1 while nobody looks."""
         # Below: the worker's own; nobody else touches them while it lives.
         self._error: StorageError | None = None
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -201,7 +209,21 @@ class FileDisk:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"disk {self.root}", daemon=True)
             self._thread.start()
+        self._submitted += 1
         self._queue.put(_Submission(operations, done))
+        if self._watched < 0:
+            self._watched = self._reported
+            self._loop.call_later(_WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        """Hurry the worker if it has reported nothing since the last look."""
+        if self._reported == self._submitted:
+            self._watched = -1
+            _hurry(self, False)
+            return
+        _hurry(self, self._watched == self._reported)
+        self._watched = self._reported
+        self._loop.call_later(_WATCH_S, self._watch)
 
     def close(self) -> None:
         """Carry out what is queued, end the thread, give up the lock. Completions still come, on the loop."""
@@ -219,6 +241,7 @@ class FileDisk:
             self._lock_fd = -1
 
     def _report(self, batch: Sequence[_Submission], error: StorageError | None) -> None:
+        self._reported += len(batch)
         for submission in batch:
             try:
                 submission.done(error)
@@ -393,6 +416,16 @@ class FileDisk:
             )
             if self._on_slow_sync is not None:
                 self._on_slow_sync(path, ms)
+
+
+_hurried: set[int] = set()
+
+
+def _hurry(disk: FileDisk, wanted: bool) -> None:
+    """Shorten the switch interval while any disk wants it."""
+    if wanted != (id(disk) in _hurried):
+        (_hurried.add if wanted else _hurried.discard)(id(disk))
+        sys.setswitchinterval(_SHORT_INTERVAL_S if _hurried else _LONG_INTERVAL_S)
 
 
 def _exact_timers() -> None:

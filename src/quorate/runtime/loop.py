@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 
 import uvloop
@@ -17,10 +16,6 @@ Stopper = Callable[[Callable[[], None]], None]
 
 STOP_TIMEOUT_S = 10.0
 
-_SWITCH_INTERVAL_S = 1e-6
-"""How long a thread waits for the interpreter's lock before it asks the holder to let go; why it is so short is told in
-``runtime.files``. It costs nothing while no second thread wants to run."""
-
 
 def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
     """Call ``main``, serve until SIGTERM, SIGINT or ``environment.end``, stop cleanly and return the exit status.
@@ -28,7 +23,6 @@ def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
     ``main`` starts everything and returns how to stop it; what it raises comes out of here, after the loop is closed. A
     second signal, or a stop that takes longer than STOP_TIMEOUT_S, ends at once with status 1.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     loop = uvloop.new_event_loop()
     loop.set_exception_handler(_log_failure)
     asyncio.set_event_loop(loop)
