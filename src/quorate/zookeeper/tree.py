@@ -291,6 +291,9 @@ class DataTree:
         parent = nodes.get(parent_path)
         if parent is None or not slash or not name:
             return _NO_NODE
+        node = nodes.pop(path, None)
+        if node is not None and node.children is not None:
+            self._drop_later(path, node, node.children, zxid)
         children = parent.children
         if children is not None:
             children.discard(name)
@@ -302,7 +305,6 @@ class DataTree:
         parent_digest = node_digest(parent_path, parent)
         digest = self.digest - parent.digest + parent_digest
         parent.digest = parent_digest
-        node = nodes.pop(path, None)
         if node is None:
             self.digest = digest & DIGEST_MASK
             return _NO_NODE
@@ -325,6 +327,17 @@ class DataTree:
         if parent_path in watches.child_watchers:
             watches.trigger(parent_path, _CHILDREN_CHANGED, zxid, parent.acl)
         return 0
+
+    def _drop_later(self, path: str, node: Node, names: set[str], zxid: int) -> None:
+        """The children of a node that is being deleted: it had none when that was decided.
+
+        They belong to a later node of the same path, which the snapshot had already; replay will make them again. (Apache
+        keeps them, out of reach of their parent.)
+        """
+        self.nodes[path] = node
+        for name in sorted(names):
+            self._delete(f"{path}/{name}", zxid)
+        del self.nodes[path]
 
     def _set_acl(self, record: SetAcl, reply: bool) -> Outcome:
         path = record.path
