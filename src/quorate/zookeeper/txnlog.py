@@ -345,6 +345,7 @@ class LogReader:
         more = data_end > record_end if length else False
         if not more and self._whole_record_behind(offset, data_end):
             more = True
+            record_end = offset + RECORD.size  # whatever length it claims, it does not end there
         if more and not (data_end - offset <= UNSYNCED_LIMIT and self._lost_sector(offset, record_end)):
             raise CorruptionError(
                 self.shown, offset, f"{what}, and {data_end - min(record_end, data_end)} bytes of data behind it"
