@@ -340,7 +340,7 @@ class SnapshotParser:
                 position = data_at
                 break
             if end - data_at < 4:
-                self._need = size + 76
+                self._need = size + 8
                 break
             data_length: int = unpack_int(buffer, data_at)[0]
             data_start = data_at + 4
