@@ -111,7 +111,7 @@ class Run:
         assert step.op == "raw", step.op
         try:
             client.send_bytes(step.body)
-            return self.reply(step, client.read())
+            return "; ".join(f"xid {frame.xid} err {frame.err}" for frame in client.ping())
         except Closed:
             del self.clients[step.connection]
             return "closed"
@@ -143,10 +143,10 @@ class Run:
         version, cversion, aversion = reader.int32(), reader.int32(), reader.int32()
         owner = reader.int64()
         length, children, pzxid = reader.int32(), reader.int32(), reader.int64()
-        times = "0" if not ctime else "same" if ctime == mtime else "set"
+        times = "set" if ctime and mtime else f"{bool(ctime)} {bool(mtime)}"
         return (
             f"[c{self.zxid(czxid)} m{self.zxid(mzxid)} p{self.zxid(pzxid)} v{version} cv{cversion} av{aversion}"
-            f" owner={self.sessions.get(owner, owner)} len={length} n={children} t={'' if times == 'same' else times}]"
+            f" owner={self.sessions.get(owner, owner)} len={length} n={children} t={times}]"
         )
 
     def acl(self, reader: Reader) -> str:

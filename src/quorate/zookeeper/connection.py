@@ -399,9 +399,10 @@ class ClientConnection:
             self.pending.append(Pending(xid, op, body, False, now))
         elif op == Op.SASL:
             # without SASL configured Apache answers with an empty token
-            self._reply(xid, 0, INT.pack(-1))
+            self._reply_at(xid, 0, 0, INT.pack(-1))
         else:
             log.warning("client %s:%d session %#x sent unknown request type %d", *self.address, self.session, op)
+            self._reply_at(xid, -1, Code.UNIMPLEMENTED, b"")
             self.close()
 
     def _auth(self, xid: int, body: bytes) -> None:
@@ -412,11 +413,11 @@ class ClientConnection:
         if proven is None:
             self._server.stats.auth_failed_count += 1
             log.warning("client %s:%d failed to authenticate by scheme %r", *self.address, scheme[:32])
-            self._reply(AUTH_XID, Code.AUTH_FAILED, b"")
+            self._reply_at(AUTH_XID, 0, Code.AUTH_FAILED, b"")
             self.close()
             return
         self.identities += tuple([identity for identity in proven if identity not in self.identities])
-        self._reply(xid, 0, b"")
+        self._reply_at(xid, 0, 0, b"")
 
     # ---- answers
 
@@ -486,7 +487,11 @@ class ClientConnection:
         self.stats.record(waiting.op, waiting.xid, server.tree.last_zxid, now, latency)
 
     def _reply(self, xid: int, code: int, body: bytes) -> None:
-        self._send(_REPLY.pack(16 + len(body), xid, self._server.tree.last_zxid, code) + body)
+        self._reply_at(xid, self._server.tree.last_zxid, code, body)
+
+    def _reply_at(self, xid: int, zxid: int, code: int, body: bytes) -> None:
+        """A reply with a zxid that says nothing, as Apache's to what is no operation on the tree."""
+        self._send(_REPLY.pack(16 + len(body), xid, zxid, code) + body)
 
     def notify(self, frame: bytes) -> None:
         """A watch of this client fired; the frame is shared with other watchers."""

@@ -11,7 +11,7 @@ from logging import getLogger
 
 from quorate.consensus.contract import NEVER
 from quorate.consensus.zab.election_links import ElectionLinks
-from quorate.consensus.zab.messages import Entry, Message, Notification, Packet, Ping, State, first_zxid
+from quorate.consensus.zab.messages import Entry, Message, Notification, Packet, Ping, State
 from quorate.consensus.zab.peer import Drained, Peer
 from quorate.consensus.zab.quorum_links import QuorumLinks
 from quorate.consensus.zab.replica import (
@@ -303,7 +303,7 @@ class Member:
             log.info("%s%s", _STATES[role.state], reason)
             return
         if self.peer is not None:
-            self._publish_config(role.epoch)
+            self._publish_config()
             log.info("%s, epoch %#x, leader %d: serving", _STATES[role.state], role.epoch, role.leader)
         if role.state == State.LEADING:
             server.lead(self.core)
@@ -311,13 +311,12 @@ class Member:
         else:
             server.follow(self.core)
 
-    def _publish_config(self, epoch: int) -> None:
-        """The membership as clients read it, with the version that Apache's first leader gives a fresh configuration."""
+    def _publish_config(self) -> None:
+        """The membership as clients read it: set on each member by itself, as by Apache's with reconfiguration off."""
         node = self.server.tree.nodes.get(CONFIG_NODE)
         if node is not None:
-            zxid = first_zxid(epoch)
-            node.data = self.config.ensemble_text(self.config.config_version or zxid).encode()
-            node.mzxid = zxid
+            node.data = self.config.ensemble_text().encode()
+            node.mzxid = self.config.config_version
             node.mtime = self.env.wall_ms()
             node.version = -1
             node.packed_stat = None
