@@ -176,12 +176,12 @@ class Election:
             self._settle(vote)
 
     def _joins(self, ballots: dict[int, _Ballot], ballot: _Ballot) -> bool:
-        """A quorum stands behind this ballot, and its leader itself says that it leads."""
+        """With us a quorum stands behind this ballot, and its leader itself says that it leads.
+
+        Apache counts itself only where it voted so already; a leader that lacks just us would then wait for initLimit.
+        """
         supporters = sum(ballot.agrees(other) for sid, other in ballots.items() if sid != self.sid)
-        own = _Ballot(Notification(State.LOOKING, self.vote, self.round))
-        if self.votes and ballots is self._received and ballot.agrees(own):
-            supporters += 1
-        if not self._quorum(supporters):
+        if not self._quorum(supporters + (1 if self.votes else 0)):
             return False
         leader = ballot.vote.leader
         if leader == self.sid:
