@@ -87,6 +87,8 @@ class Leader:
         self._accepted = {self._settings.sid: replica.accepted_epoch}
         self._epoch_token = 0
         self._epoch_acks = {self._settings.sid}
+        self.spent: set[int] = set()
+        """Voters that accepted this epoch without our counting it: they cannot help to get a quorum of acknowledgements."""
         self._epoch_acked = False
         self._entered_token = -1
         """Token of the write of the current epoch; -1 until it is issued. Once durable, this voter acknowledged itself."""
@@ -96,6 +98,7 @@ class Leader:
         self._durable_zxid = 0
         self._syncs: deque[tuple[int, Synced]] = deque()
         self._init_deadline = now + self._settings.init_limit
+        self._gather_deadline = now + self._settings.sync_limit
         self._ping_at = now + self._settings.tick // 2
         self._check_at = now + self._settings.sync_limit
         self._consider_epoch()
@@ -113,10 +116,14 @@ class Leader:
         if learner.phase != Phase.NEW:
             self._replica.events.append(LearnerLost(link))
         if not self.established:
-            # what it said in discovery counts no more: it may come back as another incarnation
+            # it may come back with another accepted epoch; what it acknowledged it has acknowledged for good
             self._accepted.pop(learner.sid, None)
-            if not self._epoch_acked:
-                self._epoch_acks.discard(learner.sid)
+        elif not self.failed and self._connected() < self._settings.quorum:
+            # those who left cannot come back: they, too, find no quorum behind us
+            self.failed = "too few voters are connected"
+
+    def _connected(self) -> int:
+        return 1 + sum(not learner.observer and learner.phase > Phase.NEW for learner in self.learners.values())
 
     def _drop(self, learner: LearnerState) -> None:
         self._replica.disconnects.append(learner.link)
@@ -148,12 +155,14 @@ class Leader:
     def _receive_info(self, learner: LearnerState, info: FollowerInfo) -> None:
         if learner.phase != Phase.NEW:
             raise RemoteProtocolError(f"second FOLLOWERINFO of learner {info.sid}")
-        for other in list(self.learners.values()):
-            if other.sid == info.sid and other.link != learner.link:
-                self._drop(other)
+        if info.sid == self._settings.sid:
+            raise RemoteProtocolError(f"a learner calls itself by our own sid {info.sid}; is myid unique?")
         learner.sid = info.sid
         learner.observer = info.observer or info.sid not in self._settings.voters
         learner.phase = Phase.INFORMED
+        for other in list(self.learners.values()):
+            if other.sid == info.sid and other.link != learner.link:
+                self._drop(other)
         if self.epoch < 0:
             if not learner.observer:
                 self._accepted[info.sid] = info.accepted_epoch
@@ -164,6 +173,8 @@ class Leader:
                 f"member {info.sid} accepted epoch {info.accepted_epoch}, newer than this leader's {self.epoch}"
             )
         else:
+            if info.accepted_epoch == self.epoch and info.sid not in self._epoch_acks and not self._epoch_acked:
+                self.spent.add(info.sid)
             self._replica.outbox.send_after(self._epoch_token, learner.link, LeaderInfo(self.epoch))
 
     def _consider_epoch(self) -> None:
@@ -195,6 +206,7 @@ class Leader:
         if self._epoch_acked or self.epoch < 0 or len(self._epoch_acks) < self._settings.quorum:
             return
         self._epoch_acked = True
+        self.spent.clear()
         self._enter_epoch()
         for learner in list(self.learners.values()):
             if learner.phase == Phase.EPOCH_ACKED:
@@ -371,6 +383,10 @@ class Leader:
         if not self.established and now >= self._init_deadline:
             self.failed = "no quorum of learners in initLimit"
             return
+        if self.epoch < 0 and now >= self._gather_deadline:
+            # to call takes no disk and no state: who has not by now follows somebody else
+            self.failed = "no quorum of learners called in syncLimit"
+            return
         if now >= self._ping_at:
             self._ping_at = now + settings.tick // 2
             for learner in list(self.learners.values()):
@@ -391,7 +407,7 @@ class Leader:
     def deadline(self) -> int:
         if self.established:
             return min(self._ping_at, self._check_at)
-        return min(self._ping_at, self._init_deadline)
+        return min(self._ping_at, self._gather_deadline if self.epoch < 0 else self._init_deadline)
 
     def state(self) -> Hashable:
         return (
@@ -402,11 +418,12 @@ class Leader:
             self.last_proposed,
             tuple(sorted(self._accepted.items())),
             tuple(sorted(self._epoch_acks)),
+            tuple(sorted(self.spent)),
             (self._epoch_token, self._epoch_acked, self._entered_token, self._durable_zxid),
             tuple(self._proposed),
             tuple(self._logged),
             tuple(self._syncs),
-            (self._init_deadline, self._ping_at, self._check_at),
+            (self._init_deadline, self._gather_deadline, self._ping_at, self._check_at),
         )
 
 

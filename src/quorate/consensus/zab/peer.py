@@ -25,6 +25,8 @@ CONNECT_RETRY = 20 * MILLISECOND
 """First pause before the leader is dialled again; doubles up to CONNECT_RETRY_MAX."""
 CONNECT_RETRY_MAX = 500 * MILLISECOND
 CONNECT_ATTEMPTS = 5
+"""Dials before giving up on a member that does not lead (yet)."""
+CONNECT_ATTEMPTS_UNHEARD = 2
 """Dials before giving up on a leader that cannot be heard on the election port either."""
 
 
@@ -108,6 +110,8 @@ class Peer:
             self._receive_notification(sender, message)
         elif self.leader is not None:
             self.leader.receive(self._now, sender, message)
+            if not self.leader.established:
+                self._consider_support()
         elif self.learner is not None:
             try:
                 self.learner.receive(self._now, sender, message)
@@ -183,6 +187,7 @@ class Peer:
         self._now = now
         self._reachable = sids
         self.election.reachable(now, sids)
+        self._consider_support()
         self._settle()
 
     def accepted(self, now: int, link: int) -> None:
@@ -208,7 +213,7 @@ class Peer:
         self._dial_at = now + self._dial_wait
         self._dial_wait = min(self._dial_wait * 2, CONNECT_RETRY_MAX)
         learner = self.learner
-        if learner is not None and self._dials >= CONNECT_ATTEMPTS and learner.leader not in self._reachable:
+        if learner is not None and self._dials >= CONNECT_ATTEMPTS_UNHEARD and learner.leader not in self._reachable:
             learner.failed = "the leader cannot be reached"
         self._settle()
 
@@ -217,6 +222,7 @@ class Peer:
         self.outbox.forget(link)
         if self.leader is not None:
             self.leader.lost(link)
+            self._consider_support()
         elif self.learner is not None:
             learner = self.learner
             if learner.link == link and learner.phase == Phase.DISCOVERY:
@@ -233,19 +239,41 @@ class Peer:
     # ---- changes of role
 
     def _receive_notification(self, sender: int, notification: Notification) -> None:
-        self.election.receive(self._now, sender, notification)
-        leader = self.leader
+        election = self.election
+        election.receive(self._now, sender, notification)
+        learner = self.learner
         if (
-            leader is not None
-            and not leader.established
+            learner is not None
+            and sender == learner.leader
+            and learner.phase <= Phase.DISCOVERY
             and notification.state == State.LOOKING
-            and notification.round > self.election.round
-            and sender in self.settings.voters
+            and notification.round > election.round
         ):
-            # a supporter left for a newer round; without a quorum left, waiting for initLimit would help nobody
+            learner.failed = "the member elected is looking for a leader again"
+        if self.leader is None:
+            return
+        if notification.state != State.LOOKING or (notification.round, notification.vote) == (
+            election.round,
+            election.vote,
+        ):
+            self._left.discard(sender)
+        else:
+            # it is in another round (or in ours once more, restarted), or votes for somebody else
             self._left.add(sender)
-            if len(self.settings.voters) - len(self._left) < self.settings.quorum:
-                leader.failed = "its supporters are looking for a leader again"
+            self._consider_support()
+
+    def _consider_support(self) -> None:
+        """Without a quorum left that may come to us, waiting for initLimit would help nobody."""
+        leader = self.leader
+        if leader is None or leader.established:
+            return
+        voters = self.settings.voters
+        supporters = (
+            {learner.sid for learner in leader.learners.values()} | (self._reachable - self._left) | {self.settings.sid}
+        )
+        supporters -= leader.spent
+        if sum(sid in supporters for sid in voters) < self.settings.quorum and not leader.failed:
+            leader.failed = "too few of its supporters are left"
 
     def _settle(self) -> None:
         """Act on what the last event decided."""
