@@ -163,12 +163,15 @@ class FileDisk:
         while not os.path.isdir(full):
             missing.append(full)
             full = os.path.dirname(full)
-        try:
-            for name in reversed(missing):
+        for name in reversed(missing):
+            try:
                 os.mkdir(name)
                 _sync_folder(os.path.dirname(name))
-        except OSError as error:
-            raise _failure(self._full(folder), error) from None
+            except FileExistsError:
+                if not os.path.isdir(name):
+                    raise StorageError(f"{name}: it is a file, not a folder") from None
+            except OSError as error:
+                raise _failure(name, error) from None
 
     # ---- the lock ---------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,7 @@ class Session:
 
     def settle(self) -> None:
         """Let everything that still can happen happen: until the disks are idle and say nothing new."""
+        quiet = 0
         for _ in range(200):
             used = self.power.used
             futures: list[asyncio.Future[None]] = []
@@ -121,7 +122,8 @@ class Session:
                 disk.submit([], lambda error, future=future: future.set_result(None))  # type: ignore[misc]  # lambda default
             self.loop.run_until_complete(asyncio.wait_for(asyncio.gather(*futures), 30))
             self.loop.run_until_complete(asyncio.sleep(0))
-            if self.power.used == used and not self.store.snapshotting:
+            quiet = quiet + 1 if self.power.used == used and not self.store.snapshotting else 0
+            if quiet == 5:
                 return
 
     def close(self) -> None:
