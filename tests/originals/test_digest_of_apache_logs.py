@@ -293,7 +293,6 @@ def test_snapshot_loads_as_the_replayed_tree(story: Story) -> None:
     assert loaded.data_size == tree.data_size
 
 
-@pytest.mark.xfail(strict=True, reason="Node.stat() does not yet turn cversion and ephemeralOwner into the client's")
 def test_stat_of_every_node(story: Story) -> None:
     tree = DataTree()
     replay(tree, story.txns)
