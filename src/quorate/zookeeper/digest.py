@@ -19,9 +19,6 @@ _STAT = Struct(">qqqqqiiiq")
 """czxid mzxid pzxid ctime mtime version cversion aversion ephemeralOwner"""
 _pack = _STAT.pack
 
-UNCOUNTED: Final = "/zookeeper/"
-"""Paths that start so count nothing."""
-
 
 def node_digest(path: str, node: Node) -> int:
     """The digest of ``node`` as it is now, 0 to 2**32 - 1; the root's path is ``/``."""
