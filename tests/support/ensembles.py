@@ -43,8 +43,7 @@ class Member:
         self.folder.mkdir(parents=True)
         self.config = ensemble.folder / f"{sid}.cfg"
         self.client_port, self.quorum_port, self.election_port = free_ports(3)
-        command = quorate_command(self.config) if kind == OURS else apache_command(self.config, ensemble.properties)
-        self.process = ServerProcess(command, ensemble.folder / f"{sid}.log", prefix)
+        self.process = ServerProcess(ensemble.command(kind, self.config), ensemble.folder / f"{sid}.log", prefix)
 
     @property
     def address(self) -> str:
@@ -135,6 +134,15 @@ class Ensemble:
             peer = {"peerType": "observer"} if member.sid in observers else {}
             admin = {"admin.enableServer": "false"}
             member.configure({**SETTINGS, **admin, **(settings or {}), **servers, **peer})
+
+    def command(self, kind: str, config: Path) -> list[str]:
+        return quorate_command(config) if kind == OURS else apache_command(config, self.properties)
+
+    def replace(self, member: Member, kind: str) -> None:
+        """Let a server of another kind take a stopped member's place: same configuration file, same data folder."""
+        assert not member.process.alive
+        member.kind = kind
+        member.process = ServerProcess(self.command(kind, member.config), member.process.log)
 
     def __enter__(self) -> "Ensemble":
         self.start()
