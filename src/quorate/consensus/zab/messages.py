@@ -8,6 +8,7 @@ A zxid is ``epoch << 32 | counter``.
 """
 
 from collections.abc import Hashable
+from typing import Final
 
 
 def epoch_of(zxid: int) -> int:
@@ -79,10 +80,10 @@ class Vote(Message):
 class State:
     """States of a member on the election port (ServerState)."""
 
-    LOOKING = 0
-    FOLLOWING = 1
-    LEADING = 2
-    OBSERVING = 3
+    LOOKING: Final = 0
+    FOLLOWING: Final = 1
+    LEADING: Final = 2
+    OBSERVING: Final = 3
 
 
 class Notification(Message):
