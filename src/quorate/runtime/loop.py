@@ -1,6 +1,7 @@
 """Runs one process: a uvloop loop, signals, a clean end, an exit status."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -16,6 +17,10 @@ Stopper = Callable[[Callable[[], None]], None]
 
 STOP_TIMEOUT_S = 10.0
 
+_COLLECT = (200_000, 50, 1_000_000)
+"""The collector's thresholds. What we keep by the million (nodes, sessions) forms no cycles, but a full collection has to walk
+it all: a second of silence per million nodes. So young garbage is collected now and then, and old practically never."""
+
 
 def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
     """Call ``main``, serve until SIGTERM, SIGINT or ``environment.end``, stop cleanly and return the exit status.
@@ -23,6 +28,7 @@ def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
     ``main`` starts everything and returns how to stop it; what it raises comes out of here, after the loop is closed. A
     second signal, or a stop that takes longer than STOP_TIMEOUT_S, ends at once with status 1.
     """
+    gc.set_threshold(*_COLLECT)
     loop = uvloop.new_event_loop()
     loop.set_exception_handler(_log_failure)
     asyncio.set_event_loop(loop)
@@ -69,7 +75,12 @@ def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signalled, number)
-        stop = main(environment)
+        gc.disable()  # recovery makes nothing but what stays
+        try:
+            stop = main(environment)
+        finally:
+            gc.enable()
+        gc.freeze()
         loop.run_forever()
     finally:
         environment.close()

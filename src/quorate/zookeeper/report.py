@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from quorate.consensus.zab.leader import Phase as LearnerPhase
 from quorate.consensus.zab.learner import Phase as SyncPhase
-from quorate.consensus.zab.messages import State
+from quorate.consensus.zab.messages import State, first_zxid
 from quorate.runtime.environment import MILLISECOND
 from quorate.runtime.process import ProcessUsage, host_environment, usage
 from quorate.zookeeper import view
@@ -110,10 +110,15 @@ class MemberReport:
     # ---- the tree
 
     def last_zxid(self) -> int:
-        return self.member.server.tree.last_zxid
+        """In an epoch without transactions its zero, as an Apache leader shows it."""
+        member = self.member
+        applied = member.server.tree.last_zxid
+        return (
+            max(applied, first_zxid(member.role.epoch)) if member.peer is not None and member.role.serving else applied
+        )
 
     def node_count(self) -> int:
-        return len(self.member.server.tree.nodes)
+        return self.member.server.tree.node_count
 
     def ephemerals_count(self) -> int:
         return self.member.server.tree.ephemeral_count
@@ -144,10 +149,7 @@ class MemberReport:
         return self.member.server.tree.watches.count()
 
     def watch_summary(self) -> WatchSummary:
-        watches = self.member.server.tree.watches
-        by_path = watches.by_path()
-        sessions = {session for paths in by_path.values() for session in paths}
-        return WatchSummary(len(sessions), len(by_path), sum(len(sessions) for sessions in by_path.values()))
+        return WatchSummary(*self.member.server.tree.watches.summary())
 
     def watches_by_session(self) -> Mapping[int, Collection[str]]:
         return self.member.server.tree.watches.by_session()
