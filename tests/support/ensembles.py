@@ -89,7 +89,14 @@ class Member:
         return int(self.srvr().get("Zxid", "0x0"), 16)
 
     def wait_serving(self) -> None:
-        wait_until(lambda: bool(self.mode), START_SECONDS[self.kind], f"member {self.sid} ({self.kind}) serves")
+        """Raises AssertionError if the process ends (with the end of its log) or does not serve in time."""
+
+        def look() -> bool:
+            if not self.process.alive:
+                raise AssertionError(f"member {self.sid} ({self.kind}) ended:\n{self.process.output()[-2000:]}")
+            return bool(self.mode)
+
+        wait_until(look, START_SECONDS[self.kind], f"member {self.sid} ({self.kind}) serves")
 
 
 class Ensemble:

@@ -69,6 +69,10 @@ class RawClient:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def set_patience(self, seconds: float) -> None:
+        """How long to wait for the server from now on."""
+        self._socket.settimeout(seconds)
+
     def close(self) -> None:
         """Hang up without a word."""
         self._socket.close()
