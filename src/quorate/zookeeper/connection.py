@@ -94,8 +94,10 @@ class ClientConnection:
     """A runtime.environment.Handler, and the watcher of the watches its client sets."""
 
     __slots__ = (
+        "_answered",
         "_connection",
         "_dirty",
+        "_last_answered",
         "_out",
         "_out_bytes",
         "_paused",
@@ -130,6 +132,9 @@ class ClientConnection:
         self._paused = False
         """The peer does not take what it is sent."""
         self._throttled = False
+        self._answered = 0
+        """Replies to requests that waited, since the last flush."""
+        self._last_answered: Pending | None = None
         self._timer: Timer | None = None
         self.address = ("", 0)
         self.session = 0
@@ -438,8 +443,10 @@ class ClientConnection:
             log.info("session %#x has moved to another member; closing its old connection", self.session)
             self.close()
             return
-        self._reply(waiting.xid, code, b"" if code else reply_body(op, outcome, txn.record))
-        self._answered(waiting)
+        body = b"" if code else reply_body(op, outcome, txn.record)
+        self._send(_REPLY.pack(16 + len(body), waiting.xid, self._server.tree.last_zxid, code) + body)
+        self._answered += 1
+        self._last_answered = waiting
         if op == Op.CLOSE_SESSION:
             self.close()
         elif pending:
@@ -456,7 +463,8 @@ class ClientConnection:
             self._reply(xid, 0, sync_body(waiting.body))
         except RequestError as error:
             self._reply(xid, error.code, b"")
-        self._answered(waiting)
+        self._answered += 1
+        self._last_answered = waiting
         if pending:
             self._drain()
 
@@ -475,16 +483,21 @@ class ClientConnection:
                     self._reply(waiting.xid, error.code, b"")
                 else:
                     self._reply(waiting.xid, 0, body)
-            self._answered(waiting)
+            self._answered += 1
+            self._last_answered = waiting
 
-    def _answered(self, waiting: Pending) -> None:
+    def _count_answered(self) -> None:
+        """Once per batch: its requests came together or nearly so, and the last one's latency stands for all."""
+        count, self._answered = self._answered, 0
+        waiting = self._last_answered
+        assert waiting is not None
         server = self._server
         now = server.batch_time
         latency = now - waiting.since
-        self.stats.sent += 1
-        server.stats.packets_sent += 1
-        (server.stats.updatelatency if waiting.write else server.stats.readlatency).record(latency)
-        self.stats.record(waiting.op, waiting.xid, server.tree.last_zxid, now, latency)
+        self.stats.sent += count
+        server.stats.packets_sent += count
+        (server.stats.updatelatency if waiting.write else server.stats.readlatency).record(latency, count)
+        self.stats.record(waiting.op, waiting.xid, server.tree.last_zxid, now, latency, count)
 
     def _reply(self, xid: int, code: int, body: bytes) -> None:
         self._reply_at(xid, self._server.tree.last_zxid, code, body)
@@ -509,6 +522,8 @@ class ClientConnection:
     def flush(self) -> None:
         """Write what is queued, at once."""
         self._dirty = False
+        if self._answered:
+            self._count_answered()
         out = self._out
         connection = self._connection
         if out and connection is not None:

@@ -105,6 +105,9 @@ class Server:
         self._syncs: deque[tuple[int, int]] = deque()
         """(session, xid) of the syncs forwarded to the leader, which answers them in order."""
         self._revalidating: dict[int, ClientConnection] = {}
+        self._authinfo: tuple[tuple[str, str], ...] | None = None
+        """What was last forwarded, and the same as identities: a client's requests share one object."""
+        self._identities: tuple[Id, ...] = ()
 
     # ---- roles
 
@@ -281,8 +284,11 @@ class Server:
             if len(data) < _FORWARDED.size:
                 raise RemoteProtocolError(f"forwarded request of {len(data)} bytes")
             session, cxid, op = _FORWARDED.unpack_from(data)
-            identities = tuple([Id(scheme, id_) for scheme, id_ in message.authinfo or ()])
-            self._process(Request(session, cxid, op, data[_FORWARDED.size :], identities, link))
+            authinfo = message.authinfo
+            if authinfo is not self._authinfo:
+                self._authinfo = authinfo
+                self._identities = tuple([Id(scheme, id_) for scheme, id_ in authinfo or ()])
+            self._process(Request(session, cxid, op, data[_FORWARDED.size :], self._identities, link))
         elif message.type == SYNC:
             if self._syncs:
                 self.sync_done(*self._syncs.popleft())

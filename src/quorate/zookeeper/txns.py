@@ -16,6 +16,7 @@ HEADER = Struct(">qiqqi")
 DIGEST = Struct(">iQ")
 """digest version, tree digest."""
 DIGEST_VERSION = 2
+_VERSION_AND_DIGEST = Struct(">iiQ")
 
 
 class Create:
@@ -193,6 +194,10 @@ def unpack_txn(data: bytes) -> Txn:
     if len(data) < HEADER.size:
         raise RemoteProtocolError(f"transaction of {len(data)} bytes is shorter than its header")
     session, cxid, zxid, time, op = HEADER.unpack_from(data)
+    if op == Op.SET_DATA:
+        txn = _unpack_set_data(data, session, cxid, zxid, time)
+        if txn is not None:
+            return txn
     reader = Reader(data, HEADER.size)
     record = _read_record(op, reader)
     digest: int | None = None
@@ -200,6 +205,25 @@ def unpack_txn(data: bytes) -> Txn:
         version, value = DIGEST.unpack_from(data, reader.offset)
         digest = value if version == DIGEST_VERSION else None
     return Txn(session, cxid, zxid, time, record, digest)
+
+
+def _unpack_set_data(data: bytes, session: int, cxid: int, zxid: int, time: int) -> Txn | None:
+    """The commonest transaction without a Reader; None if it is anything but as usual, digest included."""
+    path_end = 36 + INT.unpack_from(data, 32)[0] if len(data) >= 36 else 0
+    if not 36 <= path_end <= len(data) - 20:
+        return None
+    size: int = INT.unpack_from(data, path_end)[0]
+    end = path_end + 4 + size
+    if size < 0 or end + 16 != len(data):
+        return None
+    version, digest_version, digest = _VERSION_AND_DIGEST.unpack_from(data, end)
+    if digest_version != DIGEST_VERSION:
+        return None
+    try:
+        path = data[36:path_end].decode()
+    except UnicodeDecodeError:
+        return None
+    return Txn(session, cxid, zxid, time, SetData(path, data[path_end + 4 : end], version), digest)
 
 
 def _read_record(op: int, reader: Reader) -> Record:

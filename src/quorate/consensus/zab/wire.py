@@ -194,10 +194,20 @@ def _encode_service(message: Service) -> bytes:
     ids = message.authinfo
     if ids is None:
         return head + (data or b"") + _NULL
-    parts = [head, data or b"", INT.pack(len(ids))]
-    for scheme, id_ in ids:
-        parts += (pack_string(scheme), pack_string(id_))
-    return b"".join(parts)
+    packed = _packed_ids.get(ids)
+    if packed is None:
+        if len(_packed_ids) >= _PACKED_IDS_MAX:
+            _packed_ids.clear()
+        parts = [INT.pack(len(ids))]
+        for scheme, id_ in ids:
+            parts += (pack_string(scheme), pack_string(id_))
+        packed = _packed_ids[ids] = b"".join(parts)
+    return head + (data or b"") + packed
+
+
+_PACKED_IDS_MAX = 1024
+_packed_ids: dict[tuple[tuple[str, str], ...], bytes] = {}
+"""Most requests come from few clients: their identities are packed once."""
 
 
 class SnapshotParser(Protocol):
@@ -226,6 +236,9 @@ class PacketDecoder:
         self._buffer = b""
         self._parser: SnapshotParser | None = None
         self._snap_zxid = 0
+        self._ids_raw = b"\xfe"
+        """The authinfo last decoded, as bytes (at first what none begins with); requests of one client repeat it."""
+        self._ids: tuple[tuple[str, str], ...] = ()
 
     def feed(self, data: bytes) -> list[Packet]:
         """Messages completed by ``data``. Raises RemoteProtocolError; the connection must be closed then."""
@@ -269,11 +282,15 @@ class PacketDecoder:
                 break
             next_offset = body_end + 4
             ids = None
-            if data[body_end:next_offset] != _NULL:
+            if data.startswith(self._ids_raw, body_end):
+                ids = self._ids
+                next_offset = body_end + len(self._ids_raw)
+            elif data[body_end:next_offset] != _NULL:
                 known = self._identities(data, body_end)
                 if known is None:
                     break
                 ids, next_offset = known
+                self._ids, self._ids_raw = ids, data[body_end:next_offset]
             payload = None if size < 0 else data[start:body_end]
             self._add(out, type_, zxid, payload, ids)
             offset = next_offset
