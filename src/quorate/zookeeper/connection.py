@@ -332,6 +332,8 @@ class ClientConnection:
         offset, end = 0, len(data)
         answered = count = 0
         op = xid = 0
+        ops = server.stats.ops
+        server.stats.bytes_received_count += end
         while end - offset >= 12:
             size, xid, op = unpack(data, offset)
             frame_end = offset + 4 + size
@@ -345,6 +347,7 @@ class ClientConnection:
             count += 1
             read = reads.get(op)
             if read is not None and not pending:
+                ops[op] += 1
                 try:
                     reply = read(tree, body, self)
                 except RequestError as error:
@@ -396,6 +399,7 @@ class ClientConnection:
     def _request(self, xid: int, op: int, body: bytes, now: int) -> None:
         """A request that is not a read answered at once."""
         if op in _WRITES:
+            self._server.stats.ops[op] += 1
             self.pending.append(Pending(xid, op, body, True, now))
             self._server.submit(self, xid, op, body)
         elif op == Op.AUTH:

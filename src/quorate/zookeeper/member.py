@@ -292,9 +292,14 @@ class Member:
             log.info("lost a learner")
 
     def _change_role(self, role: RoleChange) -> None:
-        self.role = role
-        self.role_since = self.env.now()
         server = self.server
+        now = self.env.now()
+        if role.state == State.LOOKING:
+            server.stats.looking_count += 1
+        elif self.role.state == State.LOOKING:
+            server.stats.election_time.record(now - self.role_since)
+        self.role = role
+        self.role_since = now
         if not role.serving:
             if server.serving:
                 server.stop_serving()
@@ -326,6 +331,7 @@ class Member:
     def _write(self, write: WriteRequest) -> None:
         done = self._done(write.token)
         if isinstance(write, Append):
+            self.server.stats.sync_processor_batch_size.record(len(write.entries))
             self.store.append(write.entries, done)
         elif isinstance(write, Truncate):
             log.warning("cutting the log after %#x, as the leader says", write.zxid)
@@ -369,6 +375,7 @@ class Member:
                 self.server.stats.snapshot_error_count += 1
                 log.error("snapshot failed: %s", error)
                 return
+            self.server.stats.snapshottime.record(int(self.store.snapshot_ms * MILLISECOND))
             self.last_snapshot = (self.store.snapshot_zxid, self.env.wall_ms() // 1000)
 
         self.store.take_snapshot(self.server.tree, done)

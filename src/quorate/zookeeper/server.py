@@ -382,6 +382,7 @@ class Server:
         if txn.digest is not None and self.serving and tree.digest != txn.digest and self.settings.digest_enabled:
             self._digest_differs(txn)
         record = txn.record
+        self.stats.commit_count += 1
         if self._preparer is not None:
             self._preparer.applied(txn.zxid)
         if isinstance(record, CloseSession):
