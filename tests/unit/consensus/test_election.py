@@ -77,6 +77,27 @@ def test_an_older_round_is_answered_and_not_counted() -> None:
     assert notified(solo, 3) == []
 
 
+def test_a_worse_vote_of_the_round_is_answered() -> None:
+    """Its sender followed when we told it ours, and forgot it: it would wait for the next repetition."""
+    solo = Solo(2)
+    solo.peer.reachable(0, frozenset({1, 3}))
+    solo.drain()
+    solo.sent.clear()
+    for _ in range(2):
+        solo.look(1, Vote(1, 0, 0))
+        assert [message.vote for message in notified(solo, 1)] == [Vote(2, 0, 0)]
+    assert notified(solo, 3) == []
+
+
+def test_the_first_equal_vote_of_the_round_is_answered_once() -> None:
+    solo = Solo(2, voters=(1, 2, 3, 4, 5))
+    solo.sent.clear()
+    solo.look(1, Vote(2, 0, 0))
+    assert len(notified(solo, 1)) == 1
+    solo.look(1, Vote(2, 0, 0))
+    assert notified(solo, 1) == []
+
+
 def test_a_vote_without_a_history_or_for_a_stranger_is_ignored() -> None:
     solo = Solo(2)
     solo.look(3, Vote(3, -1, 9))

@@ -18,7 +18,8 @@ from quorate.runtime.environment import MILLISECOND
 
 FINALIZE_WAIT = 200 * MILLISECOND
 RESEND_MIN = 200 * MILLISECOND
-RESEND_MAX = 60_000 * MILLISECOND
+RESEND_MAX = 2_000 * MILLISECOND
+"""Apache goes up to a minute; that is how long a vote that was lost with its connection would be missed."""
 
 NO_VOTE = -(1 << 63)
 """Leader, zxid and epoch of an observer's vote: it proposes nobody."""
@@ -159,6 +160,9 @@ class Election:
             self._propose(now, max(notification.vote, self._own, key=Vote.order))
         elif notification.vote.order() > self.vote.order():
             self._propose(now, notification.vote)
+        elif notification.vote.order() < self.vote.order() or sender not in self._received:
+            # what we told it may have reached it before it looked, and a settled member forgets what it is told
+            self._tell(sender)
         self._received[sender] = _Ballot(notification)
         self._consider(now)
 
