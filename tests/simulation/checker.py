@@ -121,8 +121,13 @@ class Checker:
 
     # ---- disks
 
-    def carried(self, sid: int, write: WriteRequest) -> None:
+    def carried(self, sid: int, history: int, write: WriteRequest) -> None:
+        """``history``: where the initial history of the member's epoch ends."""
         disk = self._disks[sid]
+        if self._at_source and isinstance(write, StoreCurrentEpoch) and disk.last < history:
+            raise Violation(
+                f"history before epoch: member {sid} writes epoch {write.epoch} with {disk.last:#x} of {history:#x} on disk"
+            )
         if isinstance(write, Append):
             log = disk.log
             start = len(log) - len(write.entries)

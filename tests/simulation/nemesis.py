@@ -8,6 +8,7 @@ from tests.simulation.scheduler import MILLISECOND, Stream
 from tests.simulation.world import Sniper, World
 
 from quorate.consensus.zab.messages import AckEpoch, Acks, Diff, LeaderInfo, Message, NewLeader, Snap, Trunc, UpToDate
+from quorate.consensus.zab.replica import Append, WriteRequest
 
 DELICATE = (AckEpoch, LeaderInfo, Diff, Trunc, Snap, NewLeader, UpToDate)
 
@@ -127,6 +128,12 @@ class Nemesis(Sniper):
                 self._world.probe("fault: sniper")
                 self._world.scheduler.after(delay, self._shoot, target, end)
 
+    def carried(self, sid: int, write: WriteRequest) -> None:
+        """A crash right after a write that others should have gone before, or that others should follow."""
+        if self._active and not isinstance(write, Append) and self._stream.chance(self._options.sniper):
+            self._world.probe("fault: sniper at the disk")
+            self._world.scheduler.after(0, self._kill, sid)
+
     def _shoot(self, target: int, end: End) -> None:
         if not self._active:
             return
@@ -155,6 +162,7 @@ class Nemesis(Sniper):
         """No more faults; these members are up, all others down."""
         self._active = False
         world = self._world
+        world.faulty = False
         world.network.heal()
         world.network.conditions.slowdown = 1
         for sid in world.members:

@@ -116,8 +116,9 @@ class Network:
         near.other, far.other = far, near
         self.ends = [end for end in self.ends if end.open]
         self.ends += [near, far]
+        near.last = self.scheduler.now + self.delay()
+        self.scheduler.at(near.last, self._answered, near, dial)
         self.hosts[target].accepted(far, source, port)
-        self.scheduler.after(self.delay(), self._answered, near, dial)
 
     def _answered(self, near: End, dial: "Dial") -> None:
         if near.open:

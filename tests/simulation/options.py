@@ -7,7 +7,11 @@ FAULTS = ("crash", "reset", "partition", "oneway", "pause", "slow_disk", "slow_n
 
 
 class Options:
-    """Times in nanoseconds; ``sniper`` and ``split`` and ``batching`` are chances, ``faults`` is how many to expect."""
+    """Times in nanoseconds; ``sniper`` and ``split`` and ``batching`` are chances, ``faults`` is how many to expect.
+
+    ``blind``: members claim any history they like when they vote, until the faults end. The election is a hint, and no
+    promise of Zab may rest on it.
+    """
 
     def __init__(self, seed: int) -> None:
         stream = Stream(seed, "options")
@@ -28,6 +32,7 @@ class Options:
         self.sniper = stream.choice((0.005, 0.03, 0.1))
         self.drift_ppm = stream.choice((0, 0, 100, 50_000))
         self.core_only = stream.chance(0.3)
+        self.blind = stream.chance(0.4)
 
     def text(self) -> str:
         return " ".join(f"{name}={value}" for name, value in vars(self).items())

@@ -14,6 +14,7 @@ from tests.simulation.scheduler import MILLISECOND, Call, Clock, Stream
 from tests.simulation.world import World
 
 from quorate.consensus.contract import NEVER
+from quorate.consensus.zab.election import Election
 from quorate.consensus.zab.learner import Phase
 from quorate.consensus.zab.messages import REQUEST, Entry, Message, NewLeader, Notification, Service, Snap, State
 from quorate.consensus.zab.peer import Peer
@@ -44,6 +45,8 @@ class Process:
         self.service = state.Service(disk.snapshot)
         self.role = RoleChange(State.LOOKING, -1, 0, False)
         self.peer = Peer(settings, disk.snapshot_zxid, disk.tail(), disk.accepted_epoch, disk.current_epoch, window)
+        if world.options.blind:
+            self.peer.election = _BlindElection(world, self.peer, stream)
         self._stream = stream
         self._clock = clock
         self._members = sorted((*settings.voters, *settings.observers))
@@ -57,7 +60,8 @@ class Process:
         self._backlog: deque[tuple[Call, tuple[object, ...]]] = deque()
         self._proposed: deque[int] = deque()
         self._syncs: deque[tuple[int, int]] = deque()
-        self._synced_history = 0
+        self.initial_history = 0
+        """Where the history of the newest epoch ended when NEWLEADER came (0 on a leader, whose own it is)."""
         self._requests = 0
         self._request_seen: dict[int, int] = {}
 
@@ -192,7 +196,7 @@ class Process:
         epoch = peer.learner.epoch if peer.learner is not None else peer.leader.epoch if peer.leader is not None else -1
         batch: list[object] = []
         for message in messages:
-            world.checker.sent(self.sid, epoch, self._synced_history, message)
+            world.checker.sent(self.sid, epoch, self.initial_history, message)
             if isinstance(message, Snap):
                 # the link takes the state when it gets to send it, and may name it by what it holds then
                 node = self.service.node
@@ -222,7 +226,7 @@ class Process:
                 return
             assert isinstance(message, Message)
             if isinstance(message, NewLeader):
-                self._synced_history = self.peer.replica.history.last
+                self.initial_history = self.peer.replica.history.last
             self.world.trace_message(self.sid, end.label, message)
             self.peer.receive(end.label, message)  # type: ignore[arg-type]  # a link carries packets alone
 
@@ -334,6 +338,7 @@ class Process:
         self._syncs.clear()
         self._requests = 0
         if role.state == State.LOOKING:
+            self.initial_history = 0
             self.world.probe(f"looking: {re.sub('[0-9]+.*', '', self.peer.reason)}")
         if not role.serving:
             return
@@ -386,6 +391,21 @@ class Process:
         if self.alive and service.snapshot_of >= 0:
             self.disk.keep_snapshot(service.snapshot_of, service.node, purge)
             service.snapshot_of = -1
+
+
+class _BlindElection(Election):
+    """Votes with whatever history it likes while there are faults."""
+
+    def __init__(self, world: World, peer: Peer, stream: Stream) -> None:
+        settings = peer.settings
+        super().__init__(settings.sid, settings.voters, peer.outbox, settings.config)
+        self._world = world
+        self._stream = stream
+
+    def look(self, now: int, last_zxid: int, current_epoch: int) -> None:
+        if self._world.faulty:
+            last_zxid = self._stream.between(0, 1000)
+        super().look(now, last_zxid, current_epoch if not self._world.faulty else 0)
 
 
 class _QuorumDial:

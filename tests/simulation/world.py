@@ -41,6 +41,7 @@ class World:
         """How often something came about, by name."""
         self.commits = 0
         self.committed_at = 0
+        self.faulty = True
         self.sniper: Sniper | None = None
         self.digest = 0
         self.lines: list[str] | None = [] if keep_trace else None
@@ -158,9 +159,12 @@ class World:
 
 
 class Sniper:
-    """Told of everything a member sends on the quorum port; see ``nemesis``."""
+    """Told of everything a member sends on the quorum port or writes; see ``nemesis``."""
 
     def sent(self, sid: int, end: End, messages: list[Message]) -> None:
+        raise NotImplementedError
+
+    def carried(self, sid: int, write: WriteRequest) -> None:
         raise NotImplementedError
 
 
@@ -173,7 +177,9 @@ class _Carried:
 
     def __call__(self, write: WriteRequest) -> None:
         self._world.trace(type(write).__name__, self._sid, write.token)
-        self._world.checker.carried(self._sid, write)
+        self._world.checker.carried(self._sid, self._world.processes[self._sid].initial_history, write)
+        if self._world.sniper is not None:
+            self._world.sniper.carried(self._sid, write)
 
 
 class _Host:
