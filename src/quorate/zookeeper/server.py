@@ -48,6 +48,9 @@ class Replication(Protocol):
     def leading(self) -> bool: ...
 
     @property
+    def following(self) -> bool: ...
+
+    @property
     def next_zxid(self) -> int: ...
 
     def propose(self, payload: bytes, decoded: object) -> int: ...
@@ -242,8 +245,9 @@ class Server:
             return
         self._revalidating[session] = connection
         assert self._core is not None
-        self._core.send_to_leader(Service(REVALIDATE, _VALIDATION.pack(session, connection.timeout), zxid=-1))
-        self._schedule()
+        if self._core.following:
+            self._core.send_to_leader(Service(REVALIDATE, _VALIDATION.pack(session, connection.timeout), zxid=-1))
+            self._schedule()
 
     def expire(self, now: int) -> None:
         """On a leader: close the sessions whose time is up."""
@@ -266,15 +270,14 @@ class Server:
     def _route(self, request: Request) -> None:
         if self._preparer is not None:
             self._process(request)
-        else:
+        elif self._core is not None and self._core.following:
             if request.op == Op.SYNC:
                 self._syncs.append((request.session, request.cxid))
             elif request.op == Op.CLOSE_SESSION:
                 self._touched.forget(request.session)
-            core = self._core
-            assert core is not None, "connections are closed while nobody leads"
             data = _FORWARDED.pack(request.session, request.cxid, request.op) + request.body
-            core.send_to_leader(Service(REQUEST, data, request.identities))
+            self._core.send_to_leader(Service(REQUEST, data, request.identities))
+        # else the leader was lost just now: the coming drain hangs up on this client, who never had an answer
         self._schedule()
 
     def received(self, link: int, message: Service) -> None:
@@ -283,6 +286,8 @@ class Server:
         if message.type == REQUEST:
             if len(data) < _FORWARDED.size:
                 raise RemoteProtocolError(f"forwarded request of {len(data)} bytes")
+            if self.tracker is None:
+                raise RemoteProtocolError("a request forwarded to a member that does not lead")
             session, cxid, op = _FORWARDED.unpack_from(data)
             authinfo = message.authinfo
             if authinfo is not self._authinfo:
@@ -304,6 +309,8 @@ class Server:
         tracker, core = self.tracker, self._core
         assert tracker is not None
         assert core is not None
+        if not core.leading:
+            return  # the coming drain hangs up on whoever sent it
         if op == Op.CREATE_SESSION:
             if len(request.body) < 4:
                 raise RemoteProtocolError("createSession without a timeout")
@@ -326,16 +333,14 @@ class Server:
         assert core is not None
         assert preparer is not None
         if core.leading:
-            txn = preparer.prepare(request, core.next_zxid, self.env.wall_ms())
-            self._propose_txn(txn)
+            self._propose_txn(preparer.prepare(request, core.next_zxid, self.env.wall_ms()))
 
     def _propose_txn(self, txn: Txn) -> None:
         assert self._core is not None
-        if self._core.leading:
-            payload = txn.pack()
-            self.stats.proposal_count += 1
-            self.stats.proposal_size.record(len(payload))
-            self._core.propose(payload, txn)
+        payload = txn.pack()
+        self.stats.proposal_count += 1
+        self.stats.proposal_size.record(len(payload))
+        self._core.propose(payload, txn)
 
     def delete_container(self, path: str) -> None:
         """On a leader: remove a container or TTL node that nobody needs any more, if that is still so."""

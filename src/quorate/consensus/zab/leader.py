@@ -137,7 +137,7 @@ class Leader:
         if isinstance(packet, Acks):
             self._receive_acks(learner, packet)
         elif isinstance(packet, Service):
-            if learner.phase != Phase.SYNCED:
+            if learner.phase != Phase.SYNCED or not self.established:
                 raise RemoteProtocolError(f"request of learner {learner.sid} before it is in sync")
             self._replica.events.append(Received(link, packet))
         elif isinstance(packet, Ping):

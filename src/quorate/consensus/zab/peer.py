@@ -161,6 +161,11 @@ class Peer:
         """May propose."""
         return self.leader is not None and self.leader.established and not self.leader.failed
 
+    @property
+    def following(self) -> bool:
+        """Requests can be sent to the leader."""
+        return self.learner is not None and self.learner.phase == Phase.SERVING and not self.learner.failed
+
     def sync(self, link: int, key: Hashable) -> None:
         """On a leader: report Synced(link, key) when all proposed so far is committed."""
         if self.leader is None:

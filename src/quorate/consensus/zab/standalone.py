@@ -21,6 +21,7 @@ class Standalone:
         self.history = History(base, tail, window)
         self.reason = ""
         self.leading = False
+        self.following = False
         self._last = self.history.last
         self._proposed: list[Entry] = []
         self._logged: list[tuple[int, int]] = []
