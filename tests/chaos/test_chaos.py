@@ -1,12 +1,15 @@
 """Three real processes on a network of their own, clients that write, and one failure after another.
 
-QUORATE_CHAOS_ROUNDS sets how many (20), QUORATE_TEST_KIND=apache lets Apache ZooKeeper stand the same. Afterwards no
+QUORATE_CHAOS_ROUNDS sets how many (20), QUORATE_TEST_KIND=apache lets Apache ZooKeeper stand the
+same, apache,quorate,quorate a mixed ensemble. Afterwards no
 acknowledged write may be missing, no version given twice, no order turned round, no ephemeral left, and all members hold
-the same tree. How long writes stood still after each failure goes into build/chaos.json.
+the same tree. How long writes stood still after each failure goes into build/. QUORATE_CHAOS_SEED repeats the order of
+failures and the choice of followers, not the timing.
 """
 
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,8 +42,11 @@ from quorate.zookeeper.constants import Op
 
 ROUNDS = int(os.environ.get("QUORATE_CHAOS_ROUNDS", "20"))
 KIND = os.environ.get("QUORATE_TEST_KIND", OURS)
+KINDS = (KIND.split(",") * 3)[:3]
+SEED = int(os.environ.get("QUORATE_CHAOS_SEED") or random.randrange(1 << 32))
 SETTINGS = {"tickTime": "200", "initLimit": "50", "syncLimit": "5"}
 PATIENCE = 60.0
+NEVER_LOGGED = ("Traceback (most recent call last)", "a bug of ours", "Digests are not matching")
 CALM = 100
 """Operations to be acknowledged between one failure and the next, and while one lasts."""
 
@@ -58,6 +64,7 @@ class Chaos:
     """The ensemble, its network and what clients saw of it."""
 
     def __init__(self, ensemble: Ensemble, network: Network | None, history: History) -> None:
+        self.random = random.Random(SEED)
         self.ensemble = ensemble
         self.network = network
         self.history = history
@@ -79,7 +86,7 @@ class Chaos:
     def run(self, failure: Callable[["Chaos", Member, Member], None]) -> float:
         """One failure, from calm to calm; the seconds from its beginning to the end of the first write sent after it."""
         leader = self.steady()
-        follower = next(member for member in self.ensemble.members if member is not leader)
+        follower = self.random.choice([member for member in self.ensemble.members if member is not leader])
         self.wait_acknowledged()
         began = time.monotonic()
         failure(self, leader, follower)
@@ -179,9 +186,11 @@ def torture(
     for worker in workers:
         worker.start()
     times = []
+    planned: list[Callable[[Chaos, Member, Member], None]] = []
+    while len(planned) < rounds:
+        planned += chaos.random.sample(failures, len(failures))
     try:
-        for round_ in range(rounds):
-            failure = failures[round_ % len(failures)]
+        for failure in planned[:rounds]:
             times.append((failure.__name__, chaos.run(failure)))
         chaos.steady()
         chaos.wait_acknowledged()
@@ -197,7 +206,18 @@ def torture(
     tree = assert_equal_trees(ensemble)
     wrong = check_register(history, tree) + check_swapped(history, tree) + check_sequence(history, tree)
     wrong += check_ephemerals(tree)
+    wrong += [
+        f"member {member.sid}: {mismatches} digests differ from the leader's"
+        for member in ensemble.members
+        if (mismatches := metrics(member)["digest_mismatches_count"]) != "0"
+    ]
     assert not wrong, "\n".join(wrong[:20])
+    for member in ensemble.members:
+        assert metrics(member)["digest_mismatches_count"] == "0", f"member {member.sid}"
+        complaints = [
+            line for line in member.process.output().splitlines() if any(mark in line for mark in NEVER_LOGGED)
+        ]
+        assert not complaints, f"member {member.sid}: {complaints[:5]}"
     assert {op.process for op in history.operations if op.outcome == "ok"} >= {
         worker.name for worker in workers if not isinstance(worker, Observer)
     }
@@ -235,16 +255,17 @@ def test_nothing_acknowledged_is_lost(
     kind_of_failure: str, share: int, tmp_path: Path, report: list[str], build_folder: Path
 ) -> None:
     rounds = max(1, round(ROUNDS * share / 20))
+    report.append(f"seed {SEED}")
     history = History()
     try:
         if kind_of_failure == "processes":
-            with Ensemble([KIND] * 3, tmp_path / "members", settings=SETTINGS) as ensemble:
+            with Ensemble(KINDS, tmp_path / "members", settings=SETTINGS) as ensemble:
                 times = torture(Chaos(ensemble, None, history), list(PROCESS_FAILURES), rounds)
         else:
             with (
                 network_or_skip() as network,
                 Ensemble(
-                    [KIND] * 3,
+                    KINDS,
                     tmp_path / "members",
                     settings=SETTINGS,
                     hosts=[network.host(i) for i in range(3)],
@@ -260,7 +281,7 @@ def test_nothing_acknowledged_is_lost(
     acknowledged = history.acknowledged()
     report.append(f"{KIND}, {len(times)} rounds, {acknowledged} of {len(history.operations)} operations acknowledged")
     report += [f"  {name}: next write acknowledged after {seconds} s" for name, seconds in grouped.items()]
-    file = build_folder / f"chaos-{kind_of_failure}-{KIND}.json"
+    file = build_folder / f"chaos-{kind_of_failure}-{KIND.replace(',', '-')}.json"
     file.write_text(
         json.dumps({"settings": SETTINGS, "acknowledged": acknowledged, "seconds": grouped}, indent=2) + "\n"
     )
