@@ -98,12 +98,18 @@ def _commit_with_a_minority(self: Leader) -> None:
         self._settings = settings
 
 
+_receive_info = Leader._receive_info
 _receive_epoch_ack = Leader._receive_epoch_ack
 
 
 def _count_any_epoch_ack(self: Leader, learner: LearnerState, ack: AckEpoch) -> None:
     """An epoch accepted before counts for a second leader."""
     _receive_epoch_ack(self, learner, AckEpoch(ack.last_zxid, max(ack.current_epoch, 0)))
+
+
+def _spend_nobody(self: Leader, learner: LearnerState, info: FollowerInfo) -> None:
+    _receive_info(self, learner, info)
+    self.spent.clear()
 
 
 def _never_abdicate(self: Leader, learner: LearnerState, ack: AckEpoch) -> None:
@@ -141,9 +147,6 @@ def _accept_older_epochs(self: Learner, info: LeaderInfo) -> None:
     token = replica.outbox.token()
     replica.writes.append(StoreAcceptedEpoch(info.epoch, token))
     replica.outbox.send_after(token, self.link, AckEpoch(replica.history.last, replica.current_epoch))
-
-
-_receive_info = Leader._receive_info
 
 
 def _lead_newer_members(self: Leader, learner: LearnerState, info: FollowerInfo) -> None:
@@ -270,7 +273,10 @@ MUTATIONS: dict[str, tuple[Patch, ...]] = {
     "writes the current epoch before the history": ((Learner, "_receive_new_leader", _epoch_before_history),),
     "leader counts itself before its own fsync": ((Leader, "_flush", _flush_and_count),),
     "commits with a minority": ((Leader, "_consider_commit", _commit_with_a_minority),),
-    "counts an ACKEPOCH of -1": ((Leader, "_receive_epoch_ack", _count_any_epoch_ack),),
+    "counts an ACKEPOCH of -1": (
+        (Leader, "_receive_epoch_ack", _count_any_epoch_ack),
+        (Leader, "_receive_info", _spend_nobody),
+    ),
     "leads on against a more recent history": ((Leader, "_receive_epoch_ack", _never_abdicate),),
     "forgets the accepted epoch over a restart": ((Peer, "__init__", _forget_accepted_epoch),),
     "forgets the current epoch over a restart": ((Peer, "__init__", _forget_current_epoch),),
