@@ -115,6 +115,7 @@ class Ensemble:
         properties: dict[str, str] | None = None,
         hosts: Sequence[str] = (),
         prefixes: Sequence[list[str]] = (),
+        java_heap: str = "-Xmx256m",
     ) -> None:
         if THEIRS in kinds and (reason := why_no_apache()):
             if os.environ.get("CI"):
@@ -122,6 +123,7 @@ class Ensemble:
             pytest.skip(reason)
         self.folder = folder
         self.properties = properties or {}
+        self.java_heap = java_heap
         self.members = [
             Member(
                 self,

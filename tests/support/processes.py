@@ -81,11 +81,11 @@ def why_no_namespaces() -> str:
     return ""
 
 
-def apache_command(config: Path, properties: dict[str, str] | None = None) -> list[str]:
+def apache_command(config: Path, properties: dict[str, str] | None = None, heap: str = "-Xmx256m") -> list[str]:
     defines = {"zookeeper.admin.enableServer": "false", **(properties or {})}
     return [
         "java",
-        "-Xmx256m",
+        *([heap] if heap else []),
         "-cp",
         classpath(),
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",

@@ -1,0 +1,1 @@
+"""Ours beside the originals, in the same run on the same machine."""

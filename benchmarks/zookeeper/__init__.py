@@ -1,0 +1,1 @@
+"""Quorate beside Apache ZooKeeper: ``python -m benchmarks.zookeeper --help``."""
