@@ -1,10 +1,9 @@
 """Three real processes on a network of their own, clients that write, and one failure after another.
 
-QUORATE_CHAOS_ROUNDS sets how many (20), QUORATE_TEST_KIND=apache lets Apache ZooKeeper stand the
-same, apache,quorate,quorate a mixed ensemble. Afterwards no
-acknowledged write may be missing, no version given twice, no order turned round, no ephemeral left, and all members hold
-the same tree. How long writes stood still after each failure goes into build/. QUORATE_CHAOS_SEED repeats the order of
-failures and the choice of followers, not the timing.
+QUORATE_CHAOS_ROUNDS sets how many (20); QUORATE_TEST_KIND=apache lets Apache ZooKeeper stand the same, and
+QUORATE_TEST_KIND=apache,quorate,quorate a mixed ensemble. Afterwards no acknowledged write may be missing, no version given
+twice, no order turned round, no ephemeral left, and all members hold the same tree. How long writes stood still after each
+failure goes into build/chaos-*.json.
 """
 
 import json
