@@ -3,7 +3,8 @@
 QUORATE_CHAOS_ROUNDS sets how many (20); QUORATE_TEST_KIND=apache lets Apache ZooKeeper stand the same, and
 QUORATE_TEST_KIND=apache,quorate,quorate a mixed ensemble. Afterwards no acknowledged write may be missing, no version given
 twice, no order turned round, no ephemeral left, and all members hold the same tree. How long writes stood still after each
-failure goes into build/chaos-*.json.
+failure goes into build/chaos-*.json. QUORATE_CHAOS_SEED repeats the order of failures and the choice of followers, not the
+timing. Apache's own digests are not judged: after kill -9 an ensemble of Apache's alone counts mismatches too.
 """
 
 import json
@@ -205,13 +206,8 @@ def torture(
     tree = assert_equal_trees(ensemble)
     wrong = check_register(history, tree) + check_swapped(history, tree) + check_sequence(history, tree)
     wrong += check_ephemerals(tree)
-    wrong += [
-        f"member {member.sid}: {mismatches} digests differ from the leader's"
-        for member in ensemble.members
-        if (mismatches := metrics(member)["digest_mismatches_count"]) != "0"
-    ]
     assert not wrong, "\n".join(wrong[:20])
-    for member in ensemble.members:
+    for member in (member for member in ensemble.members if member.kind == OURS):
         assert metrics(member)["digest_mismatches_count"] == "0", f"member {member.sid}"
         complaints = [
             line for line in member.process.output().splitlines() if any(mark in line for mark in NEVER_LOGGED)
