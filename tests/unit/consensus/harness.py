@@ -145,7 +145,10 @@ class Solo:
         """Convinced by ``leader``'s vote and connected to it; FOLLOWERINFO is sent."""
         vote = Vote(leader, zxid(1 << 20, 1), 1 << 20)
         self.peer.reachable(self.now, frozenset({leader}))
-        self.look(leader, vote, self.peer.election.round)
+        for sid in (leader, *self.peer.settings.voters):
+            # a voter needs the leader's vote alone, an observer a quorum of them
+            if sid != self.peer.settings.sid and self.peer.learner is None:
+                self.look(sid, vote, self.peer.election.round)
         assert self.dialled[-1] == leader
         self.peer.connected(self.now, link)
         self.drain()

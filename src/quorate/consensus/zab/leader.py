@@ -242,7 +242,8 @@ class Leader:
     def _opening(self, learner: LearnerState, committed: int) -> int:
         """Send DIFF, TRUNC or SNAP; where the proposals that the learner lacks start.
 
-        DIFF if the learner's last zxid is one of ours (or an epoch's zero, which stands for all before that epoch). TRUNC if
+        DIFF if the learner's last zxid is one of ours (or an epoch's zero, which stands for all before that epoch, if that epoch
+        began with a history that is ours as well: Apache's learners name the state they begin an epoch with so). TRUNC if
         it has entries that we lack after one we share: in one epoch only, for in another the shared entry is a guess; but
         always if all our entries are older. Else, and if we no longer keep what it lacks, SNAP.
         """
@@ -251,14 +252,23 @@ class Leader:
         theirs = learner.last_zxid
         if theirs >= history.base:
             shared = history.before(theirs + 1)
-            if shared == theirs or theirs & LAST_COUNTER == 0:
+            if shared == theirs or self._begins(theirs):
                 send(learner.link, Diff(committed))
                 return theirs
-            if epoch_of(shared) == epoch_of(theirs) or shared == history.last:
+            if theirs & LAST_COUNTER and (epoch_of(shared) == epoch_of(theirs) or shared == history.last):
                 send(learner.link, Trunc(shared))
                 return shared
         send(learner.link, Snap(history.committed))
         return history.committed
+
+    def _begins(self, zxid: int) -> bool:
+        """Whether ``zxid`` is the zero of an epoch whose initial history ours starts with."""
+        epoch = epoch_of(zxid)
+        if zxid & LAST_COUNTER:
+            return False
+        if epoch in (0, self._initial_epoch, self.epoch):
+            return True
+        return epoch_of(self._replica.history.before(zxid + LAST_COUNTER)) == epoch
 
     def _receive_acks(self, learner: LearnerState, acks: Acks) -> None:
         if learner.phase < Phase.SYNCING:
