@@ -132,14 +132,14 @@ class Nemesis(Sniper):
         """A crash right after a write that others should have gone before, or that others should follow."""
         if self._active and not isinstance(write, Append) and self._stream.chance(self._options.sniper):
             self._world.probe("fault: sniper at the disk")
-            self._world.scheduler.after(0, self._kill, sid)
+            self._world.scheduler.after(0, self._shoot, sid, None)
 
-    def _shoot(self, target: int, end: End) -> None:
+    def _shoot(self, target: int, end: End | None) -> None:
         if not self._active:
             return
         if target:
             self._kill(target)
-        else:
+        elif end is not None:
             self._world.network.reset(end)
 
     # ---- local snapshots

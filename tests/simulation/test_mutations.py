@@ -1,7 +1,6 @@
 """The simulation notices deliberate bugs, each within some seeds: a check that finds nothing would prove nothing."""
 
 import pytest
-
 from tests.simulation.mutations import MUTATIONS, mutated
 from tests.simulation.options import Options
 from tests.simulation.run import Run

@@ -423,7 +423,9 @@ class Ensemble:
     def established(self, *sids: int) -> bool:
         """Whether these serve in one epoch, under one of them."""
         roles = [self.members[sid].role for sid in sids if sid in self.members and self.members[sid].events]
-        return len(roles) == len(sids) and all(role.serving and role.epoch == roles[0].epoch for role in roles)
+        return len(roles) == len(sids) and all(
+            role.serving and role.epoch == roles[0].epoch and role.leader in self.members for role in roles
+        )
 
     def propose(self, count: int = 1) -> list[int]:
         leader = self.leader()
