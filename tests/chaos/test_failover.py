@@ -13,7 +13,7 @@ from itertools import count, cycle
 from pathlib import Path
 
 import pytest
-from tests.chaos.test_chaos import KIND, network_or_skip
+from tests.chaos.test_chaos import KIND, KINDS, network_or_skip
 from tests.support.ensembles import Ensemble, Member
 from tests.support.processes import TimedOut, wait_until
 from tests.support.raw import NO_PASSWORD, Closed, RawClient, create_body
@@ -121,7 +121,7 @@ def summary(what: str, times: list[float]) -> str:
 def test_the_leader_is_killed(tmp_path: Path, report: list[str]) -> None:
     """The client is on the leader that dies: it has to find another member, too."""
     times = []
-    with Ensemble([KIND] * 3, tmp_path) as ensemble:
+    with Ensemble(KINDS, tmp_path) as ensemble:
         probe = Probe(steady(ensemble))
         for _ in range(KILLS):
             leader = steady(ensemble)
@@ -145,7 +145,7 @@ def test_the_leader_is_cut_off_silently(tmp_path: Path, report: list[str]) -> No
     with (
         network_or_skip() as network,
         Ensemble(
-            [KIND] * 3,
+            KINDS,
             tmp_path,
             settings={"tickTime": "500"},
             hosts=[network.host(i) for i in range(3)],
