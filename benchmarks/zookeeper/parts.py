@@ -154,13 +154,11 @@ def nodes(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
 
 
 def _sessions(member: Member, count: int) -> list[socket.socket]:
-    """Bare connections with a session each, made in batches."""
+    """Bare connections with a session each, made in batches that fit the backlog of Java's listening socket (50)."""
     shake = pack_buffer(struct.pack(">iqiq", 0, 0, 600_000, 0) + pack_buffer(bytes(16)) + b"\0")
     made: list[socket.socket] = []
     while len(made) < count:
-        batch = [
-            socket.create_connection((member.host, member.client_port)) for _ in range(min(100, count - len(made)))
-        ]
+        batch = [socket.create_connection((member.host, member.client_port)) for _ in range(min(25, count - len(made)))]
         for connection in batch:
             connection.sendall(shake)
         for connection in batch:
@@ -197,7 +195,7 @@ def sessions(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
 def watchers(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
     with ensemble(kind, 1, folder) as servers:
         member = servers.members[0]
-        with RawClient(member.host, member.client_port) as client:
+        with RawClient(member.host, member.client_port, timeout_ms=600_000, patience=60.0) as client:
             client.call(Op.CREATE, create_body("/watched"))
             connections = _sessions(member, 10_000)
             watch = pack_buffer(struct.pack(">ii", 1, Op.GET_DATA) + path_watch_body("/watched", True))
