@@ -92,7 +92,7 @@ class Chaos:
         failure(self, leader, follower)
         struck = time.monotonic()
         seconds = struck - began + self.history.wait_ok_after(struck, PATIENCE)
-        if failure in (pause_follower, cut_follower):
+        if failure in (pause_follower, cut_follower, cut_pair):
             wait_until(lambda: metrics(leader).get("synced_followers") == "1", PATIENCE, "the leader misses a follower")
         self.wait_acknowledged()
         if self.network is not None:
@@ -111,6 +111,13 @@ class Chaos:
 
 def kill_leader(chaos: Chaos, leader: Member, follower: Member) -> None:
     leader.kill()
+
+
+def kill_leader_and_successor(chaos: Chaos, leader: Member, follower: Member) -> None:
+    """The next leader dies as soon as it leads; the third member and the first one are left, who saw different ends."""
+    leader.kill()
+    chaos.ensemble.leader().kill()
+    leader.start()
 
 
 def kill_follower(chaos: Chaos, leader: Member, follower: Member) -> None:
@@ -159,8 +166,15 @@ def cut_follower(chaos: Chaos, leader: Member, follower: Member) -> None:
     chaos.network.cut(chaos.index(follower), chaos.others(follower))
 
 
+def cut_pair(chaos: Chaos, leader: Member, follower: Member) -> None:
+    """Leader and follower do not hear each other, the third member hears both: it must go on following the leader."""
+    assert chaos.network is not None
+    chaos.network.cut(chaos.index(leader), [chaos.index(follower)])
+
+
 PROCESS_FAILURES = [
     kill_leader,
+    kill_leader_and_successor,
     kill_follower,
     pause_leader,
     wipe_follower,
@@ -168,7 +182,7 @@ PROCESS_FAILURES = [
     pause_follower,
     kill_everyone,
 ]
-NETWORK_FAILURES = [cut_leader, isolate_leader, cut_follower]
+NETWORK_FAILURES = [cut_leader, isolate_leader, cut_follower, cut_pair]
 
 
 def torture(
