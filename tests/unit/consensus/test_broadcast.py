@@ -431,3 +431,19 @@ def test_a_leader_cut_from_its_followers_commits_nothing_and_follows_later() -> 
     ensemble.wait(3 * SECOND)
     assert ensemble.established(1, 2, 3)
     assert ensemble.leader().sid == 2
+
+
+def test_acknowledgements_of_synced_proposals_may_come_before_newleaders() -> None:
+    """Apache's followers acknowledge what they get during synchronisation too; it counts once they are in sync."""
+    solo = leader()
+    solo.peer.propose(b"a")
+    solo.drain()
+    solo.persist()
+    solo.inform(-2, 2)
+    solo.receive(-2, AckEpoch(0, 0))
+    solo.receive(-2, Acks(zxid(0, 7), zxid(0, 7)))
+    solo.receive(-2, Acks(zxid(1, 1), zxid(1, 1)))
+    assert zxid(1, 1) not in solo.applied()
+    solo.receive(-2, Acks(first_zxid(1), first_zxid(1)))
+    assert UpToDate() in solo.take(-2)
+    assert zxid(1, 1) in solo.applied()

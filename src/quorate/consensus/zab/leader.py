@@ -55,7 +55,7 @@ class Phase(IntEnum):
 class LearnerState:
     """One learner, by the link it called on."""
 
-    __slots__ = ("acked", "heard", "last_zxid", "link", "observer", "phase", "sid")
+    __slots__ = ("acked", "early", "heard", "last_zxid", "link", "observer", "phase", "sid")
 
     def __init__(self, link: int, now: int) -> None:
         self.link = link
@@ -65,10 +65,12 @@ class LearnerState:
         self.last_zxid = 0
         self.acked = 0
         """It has every proposal of this epoch up to here on disk; 0 before it acknowledged NEWLEADER."""
+        self.early = 0
+        """What it acknowledged of this epoch before NEWLEADER; counts from then on."""
         self.heard = now
 
     def state(self) -> Hashable:
-        return self.link, self.sid, self.observer, self.phase, self.last_zxid, self.acked, self.heard
+        return self.link, self.sid, self.observer, self.phase, self.last_zxid, self.acked, self.early, self.heard
 
 
 class Leader:
@@ -273,14 +275,18 @@ class Leader:
     def _receive_acks(self, learner: LearnerState, acks: Acks) -> None:
         if learner.phase < Phase.SYNCING:
             raise RemoteProtocolError(f"ACK of learner {learner.sid} out of turn")
+        if epoch_of(acks.last) < self.epoch:
+            return  # Apache's followers acknowledge each proposal of the synchronisation, old epochs' too
+        if epoch_of(acks.last) > self.epoch or (acks.last > self.last_proposed and acks.last & LAST_COUNTER):
+            raise RemoteProtocolError(f"learner {learner.sid} acknowledged {acks.last:#x}, never proposed")
         if learner.phase == Phase.SYNCING:
             if acks.first != first_zxid(self.epoch):
-                raise RemoteProtocolError(f"learner {learner.sid} acknowledged {acks.first:#x} before NEWLEADER")
+                learner.early = max(learner.early, acks.last)
+                return
             learner.phase = Phase.SYNCED
+            learner.acked = learner.early
             if self.established:
                 self._replica.outbox.send(learner.link, UpToDate())
-        if epoch_of(acks.last) != self.epoch or (acks.last > self.last_proposed and acks.last & LAST_COUNTER):
-            raise RemoteProtocolError(f"learner {learner.sid} acknowledged {acks.last:#x}, never proposed")
         learner.acked = max(learner.acked, acks.last)
         if self.established:
             self._consider_commit()
