@@ -110,10 +110,13 @@ class Checker:
         self.leaders[epoch] = sid, node
         self._newest = max(self._newest, epoch)
 
-    def serving(self, sid: int, epoch: int, node: Applied) -> None:
+    def serving(self, sid: int, leading: int, epoch: int, node: Applied) -> None:
+        """A learner serves, and says who leads it."""
         leader = self.leaders.get(epoch)
         if leader is None:
             raise Violation(f"learner {sid} serves in epoch {epoch}, which is not established")
+        if leader[0] != leading:
+            raise Violation(f"learner {sid} says that {leading} leads epoch {epoch}, but {leader[0]} does")
         if node.depth < leader[1].depth:
             raise Violation(
                 f"learner {sid} serves in epoch {epoch} from {node}, before its initial history {leader[1]}"

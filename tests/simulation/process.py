@@ -345,7 +345,7 @@ class Process:
         if role.state == State.LEADING:
             checker.established(self.sid, role.epoch, self.service.node)
         else:
-            checker.serving(self.sid, role.epoch, self.service.node)
+            checker.serving(self.sid, role.leader, role.epoch, self.service.node)
 
     def _request(self, event: Received) -> None:
         """A learner's requests are numbered; links keep their order."""
