@@ -30,6 +30,12 @@ def logged(member: Member, text: str) -> bool:
     return any(text.encode() in file.read_bytes() for file in (member.folder / "version-2").glob("log.*"))
 
 
+def stands_still(member: Member) -> bool:
+    """Whether SIGSTOP has stopped every thread: Java's go on for a moment after the signal."""
+    tasks = Path(f"/proc/{member.process.pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for task in tasks)
+
+
 def leave_uncommitted_tail(leader: Member, followers: list[Member]) -> None:
     """Let ``leader`` log creates of TAIL that the followers never get to see, and kill all three.
 
@@ -40,6 +46,7 @@ def leave_uncommitted_tail(leader: Member, followers: list[Member]) -> None:
         for follower in followers:
             wait_until(lambda f=follower: logged(f, "/last-committed"), PATIENCE, "logged by all")  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
             follower.pause()
+        wait_until(lambda: all(map(stands_still, followers)), PATIENCE, "the followers stand still")
         for path in TAIL:
             client.send(Op.CREATE, create_body(path))
         wait_until(lambda: all(logged(leader, path) for path in TAIL), PATIENCE, "the leader logs the tail")
