@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -43,17 +44,21 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = []
-    for _ in range(count):
-        free = socket.socket()
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind((host, 0))
-        sockets.append(free)
-    ports = [free.getsockname()[1] for free in sockets]
-    for free in sockets:
-        free.close()
-    return ports
+    """Ports that are free now, none given out before, and below those the kernel takes for outgoing connections."""
+    found: list[int] = []
+    for port in _candidates:
+        with socket.socket() as free:
+            try:
+                free.bind((host, port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError(f"no {count} ports are free")
+
+
+_candidates = iter(random.sample(range(10_000, 32_000), 22_000))
 
 
 def classpath() -> str:
