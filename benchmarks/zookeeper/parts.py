@@ -1,79 +1,83 @@
-"""The parts of the benchmark: each starts servers of one kind, measures, ends them, and gives figures by name."""
+"""The parts of the benchmark: each starts servers of both kinds, measures them in turn, ends them, and yields samples.
+
+Rounds go ours, Apache, Apache, ours, ...: a load of the machine that drifts meets both. For the loads both kinds are up
+during the whole part, so that the turns are seconds apart; elsewhere one kind runs at a time.
+"""
 
 import argparse
-import os
-import socket
-import struct
+import contextlib
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.support.ensembles import Ensemble, Member
+from tests.support.ensembles import OURS, THEIRS, Ensemble, Member
 from tests.support.processes import wait_until
 from tests.support.raw import Closed, RawClient, create_body, path_watch_body, set_body
 
-from benchmarks.zookeeper import load as generator
-from quorate.binary import pack_buffer
-from quorate.zookeeper.constants import NOTIFICATION_XID, PING_XID, Op
+from benchmarks.zookeeper.generator import Generator
+from quorate.zookeeper.constants import Op
 
-TITLES = {
-    "start": "Start and memory",
-    "load": "Load",
-    "nodes": "Many nodes",
-    "sessions": "10,000 idle sessions",
-    "watchers": "10,000 watchers of one node",
-    "recovery": "kill -9 of the leader",
-}
-SETTINGS = {"maxClientCnxns": "0", "maxSessionTimeout": "600000"}
-TICKS = os.sysconf("SC_CLK_TCK")
-MIB = 1 << 20
-
-Figures = dict[str, float]
+SETTINGS = {"maxClientCnxns": "0"}
+MANY = 10_000
+RECOVERIES = 5
 
 
-def ensemble(kind: str, members: int, folder: Path) -> Ensemble:
-    # Java's heap is its default here, as a user would run it
-    return Ensemble([kind] * members, folder, settings=SETTINGS, java_heap="")
+class Sample(NamedTuple):
+    """What one measurement of one kind gave, by figure; ``case`` is empty in parts that have only one."""
+
+    part: str
+    case: str
+    kind: str
+    figures: dict[str, float]
 
 
-def cpu_seconds(members: list[Member]) -> float:
-    """User and system time of the processes so far."""
-    total = 0
-    for member in members:
-        fields = Path(f"/proc/{member.process.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+def turns(rounds: int) -> Iterator[str]:
+    for number in range(rounds):
+        yield from (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS)
 
 
-def resident(member: Member) -> float:
-    """MiB."""
-    text = Path(f"/proc/{member.process.pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def addresses(servers: Ensemble) -> list[tuple[str, int]]:
-    return [(member.host, member.client_port) for member in servers.members]
-
-
-def start(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
-    """From exec to the first answered request, alone and three together (the slowest member)."""
-    figures: Figures = {}
-    for members in (1, 3):
-        servers = ensemble(kind, members, folder / str(members))
-        began = time.perf_counter()
+@contextlib.contextmanager
+def stopped_ensemble(kind: str, members: int) -> Iterator[Ensemble]:
+    """An ensemble that the caller starts, in a folder of its own, both gone at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Java's heap is its default here, as a user would run it
+        servers = Ensemble([kind] * members, Path(folder), settings=SETTINGS, java_heap="")
         try:
-            for member in servers.members:
-                member.start()
-            for member in servers.members:
-                _first_answer(member)
-            name = "alone" if members == 1 else "three members, all serve"
-            figures[f"start, {name} (s)"] = time.perf_counter() - began
-            figures[f"memory at start, {name} (MiB each)"] = max(map(resident, servers.members))
+            yield servers
         finally:
             servers.close()
-    return figures
 
 
-def _first_answer(member: Member) -> None:
+@contextlib.contextmanager
+def ensemble(kind: str, members: int) -> Iterator[Ensemble]:
+    with stopped_ensemble(kind, members) as servers:
+        servers.start()
+        yield servers
+
+
+def generator(servers: Ensemble) -> Generator:
+    return Generator(servers.addresses, [member.process.pid for member in servers.members])
+
+
+def resident(servers: Ensemble) -> float:
+    """MiB of the largest member."""
+    sizes = []
+    for member in servers.members:
+        text = Path(f"/proc/{member.process.pid}/status").read_text()
+        sizes.append(int(text.partition("VmRSS:")[2].split()[0]) / 1024)
+    return max(sizes)
+
+
+def where(members: int) -> str:
+    return "standalone" if members == 1 else "three members"
+
+
+def wait_first_answer(member: Member) -> None:
+    """Until a client gets a session and an answer, trying without pause."""
+
     def answered() -> bool:
         try:
             with RawClient(member.host, member.client_port, patience=2.0) as client:
@@ -81,172 +85,164 @@ def _first_answer(member: Member) -> None:
         except (OSError, Closed):
             return False
 
-    wait_until(answered, 60, "the first answer")
+    wait_until(answered, 600, f"the first answer of member {member.sid} ({member.kind})")
+
+
+def start(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """From exec to the first answered request; of three members, the last of the three."""
+    for members in (1, 3):
+        for kind in turns(arguments.rounds):
+            with stopped_ensemble(kind, members) as servers:
+                began = time.perf_counter()
+                for member in servers.members:
+                    member.start()
+                for member in servers.members:
+                    wait_first_answer(member)
+                took = time.perf_counter() - began
+                yield Sample(
+                    "start",
+                    "",
+                    kind,
+                    {
+                        f"{where(members)}: exec to the first answer (s)": took,
+                        f"{where(members)}: memory then (MiB, largest member)": resident(servers),
+                    },
+                )
 
 
 def load_cases(quick: bool) -> list[tuple[str, int, int, int]]:
-    """(workload, connections, in flight, payload)."""
-    cases = [(name, 16, 50, 100) for name in ("get", "set", "create")]
-    if not quick:
-        cases += [("set", 16, 50, 1024)]
-        cases += [(name, 1, 1, 100) for name in ("get", "set", "create")]
-        cases += [(name, 1, 100, 100) for name in ("get", "set")]
-        cases += [(name, 64, depth, 100) for name in ("get", "set") for depth in (1, 10, 100)]
-    return cases
+    """(workload, connections, in flight on each, payload in bytes)."""
+    if quick:
+        return [(name, 16, depth, 100) for name in ("get", "set", "create") for depth in (1, 10)]
+    cases = [
+        (name, connections, depth, 100)
+        for name in ("get", "set", "create")
+        for connections in (1, 16, 64)
+        for depth in (1, 10, 100)
+    ]
+    return [*cases, ("set", 16, 10, 1024), ("exists", 16, 10, 100), ("ping", 16, 10, 100)]
 
 
-def load(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
-    figures: Figures = {}
+def load(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """Rates, latencies and CPU time of servers under load; with three members the connections are spread over them."""
     for members in (1, 3):
-        with ensemble(kind, members, folder / str(members)) as servers:
-            where = "alone" if members == 1 else "three"
-            for name, connections, depth, payload in load_cases(arguments.quick):
-                generator.prepare(addresses(servers)[0], payload)
-                result = generator.run(
-                    addresses(servers),
-                    name,
-                    connections,
-                    depth,
-                    payload,
-                    min(arguments.seconds, 2.0),
-                    arguments.seconds,
-                    lambda members=servers.members: cpu_seconds(members),  # type: ignore[misc]  # mypy infers no defaults
+        with ensemble(OURS, members) as ours, ensemble(THEIRS, members) as theirs:
+            pairs = {OURS: ours, THEIRS: theirs}
+            for servers in pairs.values():  # Java's compiler needs some seconds of load before its code is fast
+                for workload in ("get", "set", "create"):
+                    generator(servers).run(workload, 16, 10, 100, 0, arguments.warm_up)
+            for workload, connections, depth, payload in load_cases(arguments.quick):
+                case = f"{where(members)}: {workload} {payload} B, {connections} × {depth}"
+                for kind in turns(arguments.rounds):
+                    figures = generator(pairs[kind]).run(
+                        workload, connections, depth, payload, min(0.3, arguments.seconds), arguments.seconds
+                    )
+                    # CPU times come in ticks of 10 ms
+                    figures["per_cpu"] = figures["operations"] / max(figures["server_cpu"], 0.01)
+                    yield Sample("load", case, kind, figures)
+            for kind, servers in pairs.items():
+                label = f"{where(members)}: memory after the load (MiB, largest member)"
+                yield Sample("memory", "", kind, {label: resident(servers)})
+
+
+def nodes(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """Nodes of 100 bytes, on one server: making them, memory, and a restart with them."""
+    for count in map(int, arguments.nodes.split(",")):
+        for kind in (OURS, THEIRS):
+            with ensemble(kind, 1) as servers:
+                filled = generator(servers).fill(count, 16, 50, 100)
+                memory = resident(servers)
+                member = servers.members[0]
+                member.stop()
+                began = time.perf_counter()
+                member.start()
+                wait_first_answer(member)
+                label = f"{count:,} nodes"
+                yield Sample(
+                    "nodes",
+                    "",
+                    kind,
+                    {
+                        f"{label}: created (per s)": filled["rate"],
+                        f"{label}: created (per server-CPU-s)": count / max(filled["server_cpu"], 0.01),
+                        f"{label}: memory (MiB)": memory,
+                        f"{label}: restart, exec to the first answer (s)": time.perf_counter() - began,
+                        f"{label}: memory after the restart (MiB)": resident(servers),
+                    },
                 )
-                label = f"{where}: {name} {payload} B, {connections}×{depth}"
-                figures[f"{label} (op/s)"] = result.rate
-                figures[f"{label} (op per server-CPU-s)"] = result.per_cpu_second
-                figures[f"{label} (p50 ms)"] = result.p50
-                figures[f"{label} (p99 ms)"] = result.p99
-                figures[f"{label} (p99.9 ms)"] = result.p999
-                figures[f"{label} (generator's share of a core)"] = result.own_cpu
-            figures[f"{where}: memory after the load (MiB, largest)"] = max(map(resident, servers.members))
-    return figures
 
 
-def nodes(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
-    """``--nodes`` nodes of 100 bytes: making them, memory, and a restart with them."""
-    count = arguments.nodes
-    with ensemble(kind, 1, folder) as servers:
-        member = servers.members[0]
-        with RawClient(member.host, member.client_port, patience=60.0) as client:
-            for parent in range(count // 1000):
-                client.call(Op.CREATE, create_body(f"/p{parent:05d}"))
-            began = time.perf_counter()
-            in_flight = 0
-            for index in range(count):
-                client.send(Op.CREATE, create_body(f"/p{index // 1000:05d}/n{index:08d}", b"x" * 100))
-                in_flight += 1
-                if in_flight == 500:
-                    for _ in range(250):
-                        client.read()
-                    in_flight -= 250
-            for _ in range(in_flight):
-                client.read()
-            rate = count / (time.perf_counter() - began)
-        memory = resident(member)
-        member.stop()
-        began = time.perf_counter()
-        member.start()
-        member.wait_serving()
-        restarted = time.perf_counter() - began
-    label = f"{count:,} nodes"
-    return {f"{label}: created (per s)": rate, f"{label}: memory (MiB)": memory, f"{label}: restart (s)": restarted}
+def sessions(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """Idle sessions on one server, all kept alive by pings."""
+    for kind in turns(arguments.rounds):
+        with ensemble(kind, 1) as servers:
+            before = resident(servers)
+            figures, during = generator(servers).idle(MANY, arguments.seconds, partial(resident, servers))
+            yield Sample(
+                "sessions",
+                "",
+                kind,
+                {
+                    "sessions opened (per s)": MANY / figures["opened"],
+                    "memory for them (MiB)": during - before,
+                    "one ping (server-CPU µs)": figures["server_cpu"] / figures["pings"] * 1e6,
+                },
+            )
 
 
-def _sessions(member: Member, count: int) -> list[socket.socket]:
-    """Bare connections with a session each, made in batches that fit the backlog of Java's listening socket (50)."""
-    shake = pack_buffer(struct.pack(">iqiq", 0, 0, 600_000, 0) + pack_buffer(bytes(16)) + b"\0")
-    made: list[socket.socket] = []
-    while len(made) < count:
-        batch = [socket.create_connection((member.host, member.client_port)) for _ in range(min(25, count - len(made)))]
-        for connection in batch:
-            connection.sendall(shake)
-        for connection in batch:
-            size: int = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
-            connection.recv(size, socket.MSG_WAITALL)
-        made += batch
-    return made
+def watchers(arguments: argparse.Namespace) -> Iterator[Sample]:
+    """Watchers of one node on one server."""
+    for kind in turns(arguments.rounds):
+        with ensemble(kind, 1) as servers:
+            figures = generator(servers).watch(MANY, 3)
+            yield Sample(
+                "watchers",
+                "",
+                kind,
+                {
+                    "set answered (ms)": figures["answered_ms"],
+                    "last watcher told (ms)": figures["told_ms"],
+                    "server-CPU for it (ms)": figures["server_cpu"] * 1000 / figures["rounds"],
+                },
+            )
 
 
-def sessions(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
-    with ensemble(kind, 1, folder) as servers:
-        member = servers.members[0]
-        before = resident(member)
-        began = time.perf_counter()
-        connections = _sessions(member, 10_000)
-        rate = len(connections) / (time.perf_counter() - began)
-        memory = resident(member) - before
-        ping = pack_buffer(struct.pack(">ii", PING_XID, Op.PING))
-        spent = cpu_seconds(servers.members)
-        for connection in connections:
-            connection.sendall(ping)
-        for connection in connections:
-            connection.recv(20, socket.MSG_WAITALL)
-        spent = cpu_seconds(servers.members) - spent
-        for connection in connections:
-            connection.close()
-    return {
-        "sessions made (per s)": rate,
-        "memory for them (MiB)": memory,
-        "one ping of each (server-CPU-ms)": spent * 1000,
-    }
-
-
-def watchers(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
-    with ensemble(kind, 1, folder) as servers:
-        member = servers.members[0]
-        with RawClient(member.host, member.client_port, timeout_ms=600_000, patience=60.0) as client:
-            client.call(Op.CREATE, create_body("/watched"))
-            connections = _sessions(member, 10_000)
-            watch = pack_buffer(struct.pack(">ii", 1, Op.GET_DATA) + path_watch_body("/watched", True))
-            for connection in connections:
-                connection.sendall(watch)
-            for connection in connections:
-                connection.recv(_reply_size(connection), socket.MSG_WAITALL)
-            spent = cpu_seconds(servers.members)
-            began = time.perf_counter()
-            client.call(Op.SET_DATA, set_body("/watched", b"x"))
-            answered = time.perf_counter() - began
-            for connection in connections:
-                event = connection.recv(_reply_size(connection), socket.MSG_WAITALL)
-                if struct.unpack_from(">i", event)[0] != NOTIFICATION_XID:
-                    raise RuntimeError("expected a watch event")
-            told = time.perf_counter() - began
-            spent = cpu_seconds(servers.members) - spent
-        for connection in connections:
-            connection.close()
-    return {
-        "set answered (ms)": answered * 1000,
-        "last watcher told (ms)": told * 1000,
-        "server-CPU for it (ms)": spent * 1000,
-    }
-
-
-def _reply_size(connection: socket.socket) -> int:
-    size: int = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
-    return size
-
-
-def recovery(kind: str, folder: Path, arguments: argparse.Namespace) -> Figures:
+def recovery(arguments: argparse.Namespace) -> Iterator[Sample]:
     """From kill -9 of the leader to the next write acknowledged to a client that tries the others without pause."""
-    with ensemble(kind, 3, folder) as servers:
-        leader = servers.leader()
-        with RawClient(leader.host, leader.client_port) as client:
-            client.call(Op.CREATE, create_body("/recovery"))
-        others = [member for member in servers.members if member is not leader]
-        began = time.perf_counter()
-        leader.kill()
+    for kind in (OURS, THEIRS):
+        with ensemble(kind, 3) as servers:
+            with RawClient(servers.members[0].host, servers.members[0].client_port) as client:
+                client.call(Op.CREATE, create_body("/recovery"))
+            for _ in range(1 if arguments.quick else RECOVERIES):
+                servers.wait_converged()
+                leader = servers.leader()
+                others = [member for member in servers.members if member is not leader]
+                began = time.perf_counter()
+                leader.kill()
+                wait_until(partial(_written, others), 60, "a write after the leader's death")
+                yield Sample(
+                    "recovery", "", kind, {"kill -9 to the next acknowledged write (s)": time.perf_counter() - began}
+                )
+                leader.start()
+                leader.wait_serving()
 
-        def written() -> bool:
-            for member in others:
-                try:
-                    with RawClient(member.host, member.client_port, patience=5.0) as client:
-                        if client.call(Op.SET_DATA, set_body("/recovery", b"x"))[-1].err == 0:
-                            return True
-                except (OSError, Closed):
-                    continue
-            return False
 
-        wait_until(written, 60, "a write after the leader's death")
-        elapsed = time.perf_counter() - began
-    return {"kill -9 of the leader to the next acknowledged write (s)": elapsed}
+def _written(members: list[Member]) -> bool:
+    for member in members:
+        try:
+            with RawClient(member.host, member.client_port, patience=5.0) as client:
+                if client.call(Op.SET_DATA, set_body("/recovery", b"x"))[-1].err == 0:
+                    return True
+        except (OSError, Closed):
+            continue
+    return False
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Sample]]] = {
+    "start": start,
+    "load": load,
+    "nodes": nodes,
+    "sessions": sessions,
+    "watchers": watchers,
+    "recovery": recovery,
+}
