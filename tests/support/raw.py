@@ -49,7 +49,8 @@ class RawClient:
         self._socket = socket.create_connection((host, port), patience)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
-        self.xid = 0
+        # a client that comes back counts on: the numbers of one session do not repeat
+        self.xid = 10_000 if session else 0
         body = struct.pack(">iqiq", 0, last_zxid, timeout_ms, session) + pack_buffer(password)
         if read_only is not None:
             body += b"\1" if read_only else b"\0"

@@ -3,7 +3,8 @@
 A core does no I/O and knows no clock. Its driver calls
 
 - ``tick(now)`` at or after ``deadline()``, with ``now`` in nanoseconds;
-- ``receive(sender, message)`` for a message that came over the channel the driver calls ``sender``;
+- ``receive(sender, message)`` for a message that came over the channel the driver calls ``sender``, after a ``tick`` with
+  the time it came;
 - ``propose(...)`` on a leader, for each payload to be replicated;
 - ``persisted(token)`` when the write of that token, and every write before it, is durable;
 

@@ -384,6 +384,7 @@ class Member:
 
     def _notified(self, sid: int, notification: Notification) -> None:
         assert self.peer is not None
+        self.peer.tick(self.env.now())
         self.peer.receive(sid, notification)
         self.schedule()
 

@@ -358,9 +358,6 @@ class Server:
         valid = tracker.touch(session, timeout, self.env.now())
         if valid:
             tracker.set_owner(session, link)
-            here = self.by_session.get(session)
-            if here is not None:
-                here.close()
         core.send_to_learner(link, Service(REVALIDATE, LONG.pack(session) + BOOL.pack(valid), zxid=-1))
 
     def _revalidated(self, data: bytes) -> None:

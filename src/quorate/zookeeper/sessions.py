@@ -42,8 +42,8 @@ class Session:
         self.closing = False
 
 
-NO_OWNER = -1
-"""No origin: those are 0 (the leader itself) and the numbers of its links."""
+NO_OWNER = 1
+"""No origin: those are 0 (the leader itself) and the numbers of its links, which are negative (quorum_links)."""
 
 
 class SessionTracker:

@@ -198,3 +198,13 @@ def test_a_server_that_restarts_gives_out_other_ids() -> None:
     given_out = {before.next() for _ in range(1000)}
     after = SessionIds(3, 1795430512830)
     assert given_out.isdisjoint({after.next() for _ in range(1000)})
+
+
+def test_every_link_can_own_a_session() -> None:
+    """Links are numbered -1, -2, ...: the first one is an owner like any other."""
+    for owner, other in ((-1, -2), (-2, -1), (0, -1), (-1, 0)):
+        tracker = SessionTracker(2000)
+        tracker.add(7, 4000, 0)
+        assert tracker.set_owner(7, owner) == Code.OK
+        assert tracker.check(7, other) == Code.SESSION_MOVED
+        assert tracker.check(7, owner) == Code.OK

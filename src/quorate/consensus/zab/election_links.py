@@ -103,14 +103,15 @@ class ElectionLinks:
 
     def established(self, sid: int, link: "_ElectionLink") -> None:
         """The link of that peer from now on; an older one is what an earlier life of that peer left behind."""
-        old = self._links.get(sid)
+        old = self._links.pop(sid, None)
+        if old is not None:
+            old.abort()
+            self._report(frozenset(self._links))  # so that the peer appears anew, and is told our vote again
         self._links[sid] = link
         self._pauses.pop(sid, None)
         timer = self._timers.pop(sid, None)
         if timer is not None:
             timer.cancel()
-        if old is not None:
-            old.abort()
         self._report(frozenset(self._links))
 
     def called_by_smaller(self, sid: int) -> None:

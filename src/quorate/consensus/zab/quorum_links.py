@@ -52,12 +52,14 @@ class QuorumLinks:
         self.snapshot_parser = snapshot_parser
         self.max_data = max_data
         self.links: dict[int, QuorumLink] = {}
+        self.dials = 0
+        """How many dials there were; the last one counts."""
         self._numbers = 0
         self._listener: Listener | None = None
 
     def start(self, host: str, port: int) -> None:
         """Raises UsageError if the port cannot be had."""
-        self._listener = self.env.listen(host, port, lambda: QuorumLink(self, False))
+        self._listener = self.env.listen(host, port, lambda: QuorumLink(self, 0))
 
     def close(self) -> None:
         if self._listener is not None:
@@ -66,7 +68,9 @@ class QuorumLinks:
             link.abort()
 
     def dial(self, host: str, port: int) -> None:
-        self.env.connect(host, port, QuorumLink(self, True), DIAL_TIMEOUT_MS)
+        """Call a leader; an earlier call that is not through yet is given up."""
+        self.dials += 1
+        self.env.connect(host, port, QuorumLink(self, self.dials), DIAL_TIMEOUT_MS)
 
     def number(self, link: "QuorumLink") -> int:
         self._numbers -= 1
@@ -90,7 +94,7 @@ class QuorumLink:
     __slots__ = (
         "_connection",
         "_decoder",
-        "_dialled",
+        "_dial",
         "_links",
         "_stream",
         "_waiting",
@@ -103,9 +107,10 @@ class QuorumLink:
         "requests",
     )
 
-    def __init__(self, links: QuorumLinks, dialled: bool) -> None:
+    def __init__(self, links: QuorumLinks, dial: int) -> None:
+        """``dial``: which of our dials it is; 0 if the peer called."""
         self._links = links
-        self._dialled = dialled
+        self._dial = dial
         self._decoder = PacketDecoder(links.snapshot_parser, links.max_data)
         self._connection: Connection | None = None
         self._stream: Iterator[bytes] | None = None
@@ -132,11 +137,14 @@ class QuorumLink:
         return self._waiting_bytes + (0 if self._connection is None else self._connection.queued())
 
     def connected(self, connection: Connection) -> None:
+        if self._dial and self._dial != self._links.dials:
+            connection.abort()
+            return
         self._connection = connection
         self.address = connection.peer
         self.established_ms = self._links.env.wall_ms()
         self.number = self._links.number(self)
-        if self._dialled:
+        if self._dial:
             self._links.events.link_connected(self.number)
         else:
             self._links.events.link_accepted(self.number, connection.peer)
@@ -216,5 +224,5 @@ class QuorumLink:
         if self.number:
             self._links.links.pop(self.number, None)
             self._links.events.link_closed(self.number, reason)
-        elif self._dialled:
+        elif self._dial and self._dial == self._links.dials:
             self._links.events.dial_failed(reason)
