@@ -145,7 +145,7 @@ class Ensemble:
             member.configure({**SETTINGS, **admin, **(settings or {}), **servers, **peer})
 
     def command(self, kind: str, config: Path) -> list[str]:
-        return quorate_command(config) if kind == OURS else apache_command(config, self.properties)
+        return quorate_command(config) if kind == OURS else apache_command(config, self.properties, self.java_heap)
 
     def replace(self, member: Member, kind: str) -> None:
         """Let a server of another kind take a stopped member's place: same configuration file, same data folder."""
