@@ -596,7 +596,16 @@ static void mode_fill(char **argument) {
         made += replies;
         uint64_t now = now_ns();
         if (replies) progress = now;
-        else if (now - progress > 120000000000u) die("no reply for two minutes");
+        else if (now - progress > 120000000000u) {
+            int in_flight = 0, unsent = 0, waiting = 0;
+            for (int i = 0; i < connections; i++) {
+                in_flight += all[i].in_flight;
+                unsent += all[i].out_size - all[i].out_done;
+                if (all[i].in_flight) waiting++;
+            }
+            die("no reply for two minutes: %lld of %lld nodes made, %d requests unanswered on %d connections, %d bytes unsent",
+                (long long)made, (long long)nodes, in_flight, waiting, unsent);
+        }
     }
     Cpu after = cpu_now();
     double elapsed = (double)(now_ns() - began) / 1e9;

@@ -21,6 +21,8 @@ from benchmarks.zookeeper.generator import Generator
 from quorate.zookeeper.constants import Op
 
 SETTINGS = {"maxClientCnxns": "0"}
+JAVA_HEAP = ""
+"""Java's default (a quarter of the machine's memory at most), as a user would run it."""
 MANY = 10_000
 RECOVERIES = 5
 
@@ -43,8 +45,10 @@ def turns(rounds: int) -> Iterator[str]:
 def stopped_ensemble(kind: str, members: int) -> Iterator[Ensemble]:
     """An ensemble that the caller starts, in a folder of its own, both gone at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        # Java's heap is its default here, as a user would run it
-        servers = Ensemble([kind] * members, Path(folder), settings=SETTINGS, java_heap="")
+        servers = Ensemble([kind] * members, Path(folder), settings=SETTINGS, java_heap=JAVA_HEAP)
+        for member in servers.members:  # the servers compared must be those that the document describes
+            if kind == THEIRS and not JAVA_HEAP and any(word.startswith("-Xmx") for word in member.process.command):
+                raise RuntimeError(f"Java's heap is limited: {' '.join(member.process.command)}")
         try:
             yield servers
         finally:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds, arguments.warm_up = 1, 1.0, 1.0
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT unless told otherwise
+        signal.signal(number, signal.default_int_handler)
     wanted = arguments.parts.split(",")
     if unknown := [name for name in wanted if name not in parts.PARTS]:
         parser.error(f"unknown part {unknown[0]}: expected any of {', '.join(parts.PARTS)}")
@@ -38,6 +41,7 @@ def main() -> int:
     cores = os.cpu_count() or 1
     machine = _machine(arguments)
     samples: list[parts.Sample] = []
+    status = 0
     try:
         generator.build()
         for name in wanted:
@@ -49,16 +53,17 @@ def main() -> int:
                 print(f"# {sample.part} {sample.case} {sample.kind} {sample.figures}", file=sys.stderr, flush=True)
             print(f"# {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     except generator.LoadError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
+        print(f"benchmarks: {error}; what was measured before is kept", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; what was measured is kept", file=sys.stderr)
+        print("benchmarks: interrupted; what was measured before is kept", file=sys.stderr)
+        status = 130
     RESULTS.write_text(json.dumps({"machine": machine, "samples": [sample._asdict() for sample in samples]}, indent=1))
     text = f"{machine}\n\n{tables.tables(samples)}"
     print(text)
-    if arguments.write:
+    if arguments.write and status == 0:
         tables.rewrite(DOCUMENT, text)
-    return 0
+    return status
 
 
 def _machine(arguments: argparse.Namespace) -> str:
@@ -67,6 +72,7 @@ def _machine(arguments: argparse.Namespace) -> str:
     return (
         f"{os.cpu_count()} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}; load average"
         f" {os.getloadavg()[0]:.1f} when the run began; {arguments.rounds} rounds of {arguments.seconds:g} s."
+        f" Java's heap: {parts.JAVA_HEAP or 'its default'}."
     )
 
 
