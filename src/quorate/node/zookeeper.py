@@ -92,7 +92,9 @@ class MemberProcess:
         return disks
 
     def _serve_http(self, host: str, port: int, router: Callable[[Request], Response]) -> None:
-        self._listeners.append(self._env.listen(host, port, HttpServer(self._env, router).accept))
+        self._listeners.append(
+            self._env.listen(host, port, HttpServer(self._env, router, idle_ms=self._config.admin_idle_timeout).accept)
+        )
 
     def _fail(self, reason: str) -> None:
         log.error("%s", reason)

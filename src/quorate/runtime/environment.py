@@ -91,8 +91,10 @@ class Environment(Protocol):
     def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
         """Call when ``now()`` has reached ``when``."""
 
-    def listen(self, host: str, port: int, accept: Callable[[], Handler]) -> Listener:
-        """Accept connections, each served by a fresh handler. Raises UsageError if the address cannot be had."""
+    def listen(self, host: str, port: int, accept: Callable[[], Handler], backlog: int = 0) -> Listener:
+        """Accept connections, each served by a fresh handler. Raises UsageError if the address cannot be had.
+
+        ``backlog``: connections that may wait to be accepted; 0 for as many as the implementation sees fit."""
 
     def connect(self, host: str, port: int, handler: Handler, timeout_ms: int) -> None:
         """Open a connection; the handler is told ``connected`` or ``closed``."""

@@ -163,10 +163,10 @@ class _Listener:
         self._closed = False
         self.address = _address(sockets[0].getsockname())
 
-    async def serve(self, loop: asyncio.AbstractEventLoop, accept: Callable[[], Handler]) -> None:
+    async def serve(self, loop: asyncio.AbstractEventLoop, accept: Callable[[], Handler], backlog: int) -> None:
         for sock in self._sockets:
             if not self._closed:
-                self._servers.append(await loop.create_server(lambda: _Stream(accept), sock=sock, backlog=BACKLOG))
+                self._servers.append(await loop.create_server(lambda: _Stream(accept), sock=sock, backlog=backlog))
         if self._closed:
             self.close()
 
@@ -231,10 +231,11 @@ class AsyncioEnvironment:
             raise RuntimeError("this environment is not run by quorate.runtime.loop")
         self.ended(status)
 
-    def listen(self, host: str, port: int, accept: Callable[[], Handler]) -> _Listener:
+    def listen(self, host: str, port: int, accept: Callable[[], Handler], backlog: int = 0) -> _Listener:
         """``host`` '' means every address of either family; port 0 a free one."""
-        listener = _Listener(_bind(host, port))
-        self._start(listener.serve(self.loop, accept))
+        backlog = backlog or BACKLOG
+        listener = _Listener(_bind(host, port, backlog))
+        self._start(listener.serve(self.loop, accept, backlog))
         return listener
 
     def connect(self, host: str, port: int, handler: Handler, timeout_ms: int) -> None:
@@ -287,7 +288,7 @@ def _phrase(error: Exception) -> str:
     return str(error).lower() or type(error).__name__
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
+def _bind(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listening sockets for every address of ``host``, all on one port. Raises UsageError."""
     shown = f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"
     if not 0 <= port <= 65535:
@@ -302,7 +303,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
             sock.setblocking(False)
             sock.bind((address, port))
-            sock.listen(BACKLOG)
+            sock.listen(backlog)
             if port == 0:
                 port = sock.getsockname()[1]
     except (OSError, UnicodeError) as error:

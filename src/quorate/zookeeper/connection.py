@@ -266,7 +266,7 @@ class ClientConnection:
             self._rest = data
             return
         self._rest = data[4 + size :]
-        if not server.serving:
+        if not server.serving or not server.takes_clients:
             server.stats.cnxn_closed_without_zk_server_running += 1
             self.close()
             return
@@ -489,6 +489,11 @@ class ClientConnection:
                     self._reply(waiting.xid, 0, body)
             self._answered += 1
             self._last_answered = waiting
+            # many may be due at once: what the client does not take must be seen before all of it is made
+            if self._out_bytes >= FLUSH_BYTES:
+                self.flush()
+                if self._state == _CLOSED:
+                    return
 
     def _count_answered(self) -> None:
         """Once per batch: its requests came together or nearly so, and the last one's latency stands for all."""
@@ -536,4 +541,5 @@ class ClientConnection:
             self._out_bytes = 0
             if self._paused and connection.queued() > UNREAD_MAX:
                 log.warning("client %s:%d session %#x does not read; dropping it", *self.address, self.session)
+                self._state = _CLOSED
                 connection.abort()

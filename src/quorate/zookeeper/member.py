@@ -131,6 +131,7 @@ class Member:
             config.init_limit_ticks,
             config.sync_limit_ticks,
             config.ensemble_text().encode(),
+            config.connect_to_leader_limit_ticks,
         )
 
     # ---- life
@@ -140,7 +141,9 @@ class Member:
         config = self.config
         address = config.client_address
         if address is not None:
-            self.client_listener = self.env.listen(address.host, address.port, self.server.accept)
+            self.client_listener = self.env.listen(
+                address.host, address.port, self.server.accept, max(config.client_port_listen_backlog, 0)
+            )
         myself = config.myself
         if self.peer is not None:
             assert myself is not None
@@ -311,7 +314,7 @@ class Member:
             self._publish_config()
             log.info("%s, epoch %#x, leader %d: serving", _STATES[role.state], role.epoch, role.leader)
         if role.state == State.LEADING:
-            server.lead(self.core)
+            server.lead(self.core, self.peer is None or self.config.leader_serves)
             self._containers_at = self.env.now() + self.config.container_check_interval * MILLISECOND
         else:
             server.follow(self.core)

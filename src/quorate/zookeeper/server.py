@@ -88,6 +88,7 @@ class Server:
         self.batch_time = env.now()
         """The time of the batch of commits being applied, for latencies."""
         self.serving = False
+        self.takes_clients = False
         self.tracker: SessionTracker | None = None
         """All sessions and their deadlines, on the leader; None on a learner."""
         self.outstanding = 0
@@ -114,9 +115,11 @@ class Server:
 
     # ---- roles
 
-    def lead(self, core: Replication) -> None:
-        """Serve as the leader, or standalone: every session starts afresh with its whole timeout."""
+    def lead(self, core: Replication, clients: bool) -> None:
+        """Serve as the leader, or standalone: every session starts afresh with its whole timeout. ``clients``: whether clients
+        of its own are taken (leaderServes)."""
         self._core = core
+        self.takes_clients = clients
         self._preparer = Preparer(self.tree, self.settings)
         tracker = self.tracker = SessionTracker(self._tick_ms)
         now = self.env.now()
@@ -126,6 +129,7 @@ class Server:
 
     def follow(self, core: Replication) -> None:
         self._core = core
+        self.takes_clients = True
         self.serving = True
 
     def stop_serving(self) -> None:

@@ -60,7 +60,7 @@ class World:
         self.calls.append(call)
         return call
 
-    def listen(self, host: str, port: int, accept: Callable[[], Handler]) -> Listener:
+    def listen(self, host: str, port: int, accept: Callable[[], Handler], backlog: int = 0) -> Listener:
         raise NotImplementedError("links are made by the test")
 
     def connect(self, host: str, port: int, handler: Handler, timeout_ms: int) -> None:

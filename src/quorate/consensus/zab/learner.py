@@ -69,7 +69,7 @@ class Learner:
         self._install_token = 0
         """Token of a snapshot on its way to the disk; the log goes on after it."""
         self._synced_last = 0
-        self._deadline = now + self._settings.init_limit
+        self._deadline = now + self._settings.connect_limit
 
     # ---- the link
 

@@ -14,7 +14,7 @@ from quorate.consensus.zab.messages import Entry, Message, Service
 class Settings:
     """An ensemble as one member is configured to see it. Times in nanoseconds."""
 
-    __slots__ = ("config", "init_limit", "observers", "sid", "sync_limit", "tick", "voters")
+    __slots__ = ("config", "connect_limit", "init_limit", "observers", "sid", "sync_limit", "tick", "voters")
 
     def __init__(
         self,
@@ -25,14 +25,16 @@ class Settings:
         init_limit: int,
         sync_limit: int,
         config: bytes = b"",
+        connect_limit: int = 0,
     ) -> None:
-        """``init_limit`` and ``sync_limit`` in ticks; ``config`` is the membership as text, sent with votes and NEWLEADER."""
+        """``init_limit``, ``sync_limit`` and ``connect_limit`` (to reach an elected leader; 0: ``init_limit``) in ticks; ``config`` is the membership as text, sent with votes and NEWLEADER."""
         self.sid = sid
         self.voters = tuple(sorted(voters))
         self.observers = tuple(sorted(observers))
         self.tick = tick
         self.init_limit = init_limit * tick
         self.sync_limit = sync_limit * tick
+        self.connect_limit = (connect_limit or init_limit) * tick
         self.config = config
 
     @property
