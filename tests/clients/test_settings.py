@@ -37,10 +37,11 @@ def test_containers_and_ttl_nodes_are_reaped(tmp_path: Path) -> None:
             assert error_of(Op.DELETE, path_version_body("/used/child")) == 0
             ttl = create_body("/ttl", flags=PERSISTENT_WITH_TTL) + struct.pack(">q", 100)
             assert error_of(Op.CREATE_TTL, ttl) == 0
-            for path in ("/used", "/ttl"):
-                wait_until(
-                    lambda p=path: error_of(Op.EXISTS, path_watch_body(p)) == Code.NO_NODE, 10, f"{path} is reaped"
-                )
+
+            def reaped() -> bool:
+                return all(error_of(Op.EXISTS, path_watch_body(path)) == Code.NO_NODE for path in ("/used", "/ttl"))
+
+            wait_until(reaped, 10, "both are reaped")
             assert error_of(Op.EXISTS, path_watch_body("/fresh")) == 0, "never had a child"
 
 
