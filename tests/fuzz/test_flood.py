@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from tests.fuzz.conftest import MEBIBYTE, resident, unharmed, works
 from tests.support.ensembles import Ensemble, Member
 from tests.support.processes import wait_until
-from tests.support.raw import Closed, RawClient, create_body, path_watch_body, set_body
+from tests.support.raw import Closed, RawClient, create_body, multi_body, path_watch_body, set_body
 
 from quorate.binary import pack_buffer
 from quorate.zookeeper.constants import Code, Op
@@ -141,3 +141,19 @@ def test_writes_of_a_client_that_does_not_read(ensemble: Ensemble) -> None:
             assert (frame.xid, frame.err) == (xid, 0)
         assert most() - before[member.sid] < WRITES_GROWTH
     unharmed(ensemble, before, WRITES_GROWTH)
+
+
+def test_one_request_for_more_than_fits(ensemble: Ensemble) -> None:
+    """A multiRead of half a megabyte that names one node over and over asks for two gigabytes in one reply."""
+    member = ensemble.members[0]
+    large_node(member, "/flood-multi")
+    before = memory(ensemble)
+    part = (Op.GET_DATA, path_watch_body("/flood-multi"))
+    with highest(member) as most, RawClient(member.host, member.client_port) as greedy:
+        frame = greedy.call(Op.MULTI_READ, multi_body([part] * 20_000))[-1]
+        assert (frame.err, frame.body) == (Code.BAD_ARGUMENTS, b"")
+        frame = greedy.call(Op.MULTI_READ, multi_body([part] * 100))[-1]
+        assert frame.err == Code.OK
+        assert len(frame.body) > 100 * LARGE
+        assert most() - before[member.sid] < 128 * MEBIBYTE
+    unharmed(ensemble, before, 128 * MEBIBYTE)

@@ -31,6 +31,8 @@ _RESULT = Struct(">i?i")
 _WATCHER_TYPES = frozenset(WatcherType)
 _TRIMMED = "".join(map(chr, range(0x21)))
 """What Java's String.trim takes away."""
+MULTI_READ_MAX: Final = 64 << 20
+"""Bytes of data and names in one reply to a multiRead, whose request of a megabyte can name the same node 40,000 times."""
 PERSISTENT_MODE: Final = 0
 RECURSIVE_MODE: Final = 1
 _END_OF_RESULTS = _RESULT.pack(-1, True, -1)
@@ -337,7 +339,10 @@ def _multi_read(tree: DataTree, body: bytes, client: ReadClient) -> bytes:
     except struct.error:
         raise RequestError(Code.MARSHALLING_ERROR) from None
     parts: list[bytes] = []
+    size = 0
     for op, path in reads:
+        if size > MULTI_READ_MAX:
+            raise RequestError(Code.BAD_ARGUMENTS)
         try:
             node = _readable(tree, path, client)
         except RequestError as error:
@@ -345,10 +350,16 @@ def _multi_read(tree: DataTree, body: bytes, client: ReadClient) -> bytes:
             continue
         parts.append(_RESULT.pack(op, False, 0))
         if op == Op.GET_CHILDREN:
-            parts.append(_children(node))
+            children = _children(node)
+            size += len(children)
+            parts.append(children)
         else:
             data = node.data
-            parts += (b"\xff\xff\xff\xff",) if data is None else (_pack_int(len(data)), data)
+            if data is None:
+                parts.append(b"\xff\xff\xff\xff")
+            else:
+                size += len(data)
+                parts += (_pack_int(len(data)), data)
             parts.append(node.stat())
     parts.append(_END_OF_RESULTS)
     return b"".join(parts)
