@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -76,9 +77,15 @@ def test_ports_and_size_are_kept(tmp_path: Path) -> None:
 
 
 def free_base() -> int:
-    """A base whose ports were free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return min(int(probe.getsockname()[1]), 65000)
+    """A base whose ports are free, all below those the kernel takes for outgoing connections."""
+    for base in random.sample(range(10_000, 31_900), 500):
+        try:
+            for port in range(base, base + 34):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return base
+    raise AssertionError("no 34 ports in a row are free")
 
 
 def test_a_port_base_wins_over_recorded_ports(tmp_path: Path) -> None:
@@ -91,12 +98,12 @@ def test_a_port_base_wins_over_recorded_ports(tmp_path: Path) -> None:
 
 def test_a_taken_port_of_a_base_is_refused(tmp_path: Path) -> None:
     folder = opened(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(
-            UsageError, match=f"port {port} of --port-base {port - 1} cannot be had: address already in use"
-        ):
-            folder.choose_ports(3, port - 1)
+    port = free_base() + 1
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(UsageError, match=f"port {port} of --port-base {port - 1} cannot be had: address already in use"),
+    ):
+        folder.choose_ports(3, port - 1)
     closed(folder)
     assert not (tmp_path / MARKER).exists()
 
