@@ -19,7 +19,7 @@ from tests.fuzz.frames import client_bytes, election_bytes, mutated, quorum_byte
 from tests.support.ensembles import Ensemble, Member
 from tests.support.processes import wait_until
 
-from quorate.consensus.zab.messages import Acks, FollowerInfo, Service
+from quorate.consensus.zab.messages import Acks, FollowerInfo, Service, Snap
 from quorate.consensus.zab.wire import encode, greeting
 
 SEED = int(os.environ.get("QUORATE_FUZZ_SEED") or secrets.randbits(32))
@@ -130,6 +130,12 @@ CLEAR = {
     "an unknown packet": ("quorum", struct.pack(">iqii", 99, 0, -1, -1), r"99"),
     "identities without end": ("quorum", struct.pack(">iqii", 1, 0, -1, 10**6), r"packet with 1000000 identities"),
     "a second learner's greeting": ("quorum", FOLLOWER + FOLLOWER, r"second FOLLOWERINFO of learner 9"),
+    "a first packet that goes on and on": (
+        "quorum",
+        struct.pack(">iqi", 11, 0, 60 << 20) + bytes(10_000),
+        r"first packet of more than 4096 bytes",
+    ),
+    "a snapshot from a learner": ("quorum", FOLLOWER + encode(Snap(5)), r"SNAP.* learner"),
     "an acknowledgement first": ("quorum", encode(Acks(5, 5)), r"ACK of learner .*out of turn"),
     "a request before the synchronisation": ("quorum", encode(Service(1, b"", None)), r"before it is in sync"),
 }

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from quorate.consensus.zab.messages import REQUEST, Message, Packet, Service, Snap
 from quorate.consensus.zab.wire import SNAPSHOT_SIGNATURE, PacketDecoder, SnapshotParser, encode, packet_count
+from quorate.errors import RemoteProtocolError
 from quorate.runtime.environment import MILLISECOND, Connection, Environment, Listener
 
 log = getLogger(__name__)
@@ -21,6 +22,8 @@ STREAM_AHEAD = 1 << 20
 STREAM_TURN = 2 * MILLISECOND
 """Time spent on a snapshot before others have their turn."""
 STREAM_PAUSE = 1 * MILLISECOND
+FIRST_PACKET_MAX = 4096
+"""Bytes of a learner's first packet; FOLLOWERINFO takes 40."""
 QUEUE_MAX = 256 << 20
 """Bytes queued for a learner that does not keep up, before its link is dropped; it then comes back and syncs."""
 
@@ -95,6 +98,7 @@ class QuorumLink:
         "_connection",
         "_decoder",
         "_dial",
+        "_known",
         "_links",
         "_stream",
         "_waiting",
@@ -111,7 +115,9 @@ class QuorumLink:
         """``dial``: which of our dials it is; 0 if the peer called."""
         self._links = links
         self._dial = dial
-        self._decoder = PacketDecoder(links.snapshot_parser, links.max_data)
+        self._decoder = PacketDecoder(links.snapshot_parser if dial else None, links.max_data)
+        self._known = dial > 0
+        """Whoever we called, or has sent a packet; a stranger's bytes are kept only up to FIRST_PACKET_MAX."""
         self._connection: Connection | None = None
         self._stream: Iterator[bytes] | None = None
         self._waiting: deque[bytes] = deque()
@@ -152,9 +158,12 @@ class QuorumLink:
     def received(self, data: bytes) -> None:
         packets = self._decoder.feed(data)
         if packets:
+            self._known = True
             self.packets_received += sum(map(packet_count, packets))
             self.requests += sum(type(packet) is Service and packet.type == REQUEST for packet in packets)
             self._links.events.link_received(self.number, packets)
+        elif not self._known and self._decoder.buffered > FIRST_PACKET_MAX:
+            raise RemoteProtocolError(f"first packet of more than {FIRST_PACKET_MAX} bytes, expected FOLLOWERINFO")
 
     def send(self, messages: list[Message]) -> None:
         connection = self._connection

@@ -229,8 +229,8 @@ class PacketDecoder:
     (its ``snapshot`` is that parser) comes out when stream and signature are complete.
     """
 
-    def __init__(self, snapshot_parser: Callable[[], SnapshotParser], max_data: int) -> None:
-        """``max_data``: bytes that one packet's data may have at most."""
+    def __init__(self, snapshot_parser: Callable[[], SnapshotParser] | None, max_data: int) -> None:
+        """``max_data``: bytes that one packet's data may have at most. No parser: the peer may send no SNAP."""
         self._new_parser = snapshot_parser
         self._max_data = max_data
         self._buffer = b""
@@ -253,6 +253,11 @@ class PacketDecoder:
             else:
                 data = self._signature(self._buffer + data, out)
         return out
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of a packet that is not all there."""
+        return len(self._buffer)
 
     def _signature(self, data: bytes, out: list[Packet]) -> bytes:
         size = len(SNAPSHOT_SIGNATURE)
@@ -295,6 +300,8 @@ class PacketDecoder:
             self._add(out, type_, zxid, payload, ids)
             offset = next_offset
             if type_ == SNAP:
+                if self._new_parser is None:
+                    raise RemoteProtocolError("SNAP, which only a leader sends, from a learner")
                 self._snap_zxid = zxid
                 self._parser = self._new_parser()
                 return data[offset:]
