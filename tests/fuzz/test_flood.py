@@ -120,7 +120,10 @@ def test_writes_of_a_client_that_does_not_read(ensemble: Ensemble) -> None:
     before = memory(ensemble)
     data = random.Random(2).randbytes(LARGE)
     requests = b"".join([request(xid, Op.SET_DATA, set_body("/flood-writes", data)) for xid in range(1, WRITES + 1)])
-    with highest(member) as most, RawClient(member.host, member.client_port, timeout_ms=40_000) as greedy:
+    with (
+        highest(member) as most,
+        RawClient(member.host, member.client_port, timeout_ms=40_000, patience=60.0) as greedy,
+    ):
         done = threading.Event()
 
         def flood() -> None:
