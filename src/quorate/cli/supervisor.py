@@ -34,6 +34,8 @@ _START_TRIES = 5
 """Deaths before the first `ready` after which it is given up."""
 _SETTLE_SECONDS = 0.2
 """Changes that come so close together are shown as one."""
+_QUIET_START_SECONDS = 3.0
+"""A start that takes longer shows the members before all of them serve, so that one can see who does not."""
 _PR_SET_PDEATHSIG = 1
 _USER_MISTAKE = 2
 
@@ -86,6 +88,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._stopping = False
         self._show_at: float | None = None
+        self._started_at = time.monotonic()
         self._adopt_death = _adopt_death()
 
     def run(self) -> int:
@@ -135,8 +138,11 @@ class Supervisor:
             ready, self._ready = self._ready, None
             self._show()
             ready()
-        elif self._show_at is not None and self._show_at <= now and self._ready is None:
+        elif self._show_at is not None and self._show_due(self._show_at) <= now:
             self._show()
+
+    def _show_due(self, changed: float) -> float:
+        return changed if self._ready is None else max(changed, self._started_at + _QUIET_START_SECONDS)
 
     def _wait(self, deadline: float) -> None:
         for key, events in self._selector.select(max(0.0, deadline - time.monotonic())):
@@ -153,8 +159,8 @@ class Supervisor:
         asked = self._asker.next_deadline()
         if asked is not None:
             times.append(asked)
-        if self._show_at is not None and self._ready is None:
-            times.append(self._show_at)
+        if self._show_at is not None:
+            times.append(self._show_due(self._show_at))
         return min(times)
 
     def _start(self, member: Member) -> None:

@@ -99,9 +99,9 @@ UNDONE: dict[str, Undone] = {
     "readonlymode.enabled": Undone(WARN, "a member without a quorum serves nobody", OFF),
     "syncEnabled": Undone(WARN, "observers always write their log and snapshots", ON),
     "observer.syncEnabled": Undone(WARN, "observers always write their log and snapshots", ON),
-    "observer.reconnectDelayMs": Undone(WARN, "observers reconnect at once", ("0",)),
+    "observer.reconnectDelayMs": Undone(WARN, "a learner that finds no leader tries again after 20 to 500 ms", ("0",)),
     "observer.election.DelayMs": Undone(WARN, "observers look for the leader at once"),
-    "cnxTimeout": Undone(WARN, "connections to peers are given up after syncLimit ticks"),
+    "cnxTimeout": Undone(WARN, "an election connection that takes 5000 ms is given up", ("5000",)),
     "quorumCnxnTimeoutMs": Undone(WARN, "TCP reports dead election connections", ("-1",)),
     "electionPortBindRetry": Undone(WARN, "a taken port ends the start"),
     "tcpKeepAlive": Undone(WARN, "the protocol's own pings find dead peers", OFF),
@@ -109,9 +109,9 @@ UNDONE: dict[str, Undone] = {
     "quorum.cnxn.threads.size": Undone(WARN, ONE_THREAD),
     "fastleader.minNotificationInterval": Undone(WARN, "the election's own intervals are used"),
     "fastleader.maxNotificationInterval": Undone(WARN, "the election's own intervals are used"),
-    "leaderConnectDelayDuringRetryMs": Undone(WARN, "the learner's own interval is used"),
+    "leaderConnectDelayDuringRetryMs": Undone(WARN, "a learner that finds no leader tries again after 20 to 500 ms"),
     "leader.maxTimeToWaitForEpoch": Undone(WARN, "a leader waits initLimit ticks for a quorum", ("-1",)),
-    "leader.maxConcurrentSnapSyncs": Undone(WARN, "learners that need a snapshot share one"),
+    "leader.maxConcurrentSnapSyncs": Undone(WARN, "learners are synchronised as they come"),
     "leader.maxConcurrentDiffSyncs": Undone(WARN, "learners are synchronised as they come"),
     "leader.ackLoggingFrequency": Undone(WARN, "acknowledgements are not logged"),
     "leader.closeSocketAsync": Undone(WARN, "closing never blocks"),
@@ -138,7 +138,9 @@ UNDONE: dict[str, Undone] = {
     "request_throttle_drop_stale": Undone(WARN, NO_THROTTLE),
     "request_throttler.shutdownTimeout": Undone(WARN, NO_THROTTLE),
     "request_stale_latency_check": Undone(WARN, NO_THROTTLE, OFF),
-    "request_stale_connection_check": Undone(WARN, "requests of closed connections are dropped", ON),
+    "request_stale_connection_check": Undone(
+        WARN, "a request that has arrived is carried out, whether or not its connection still stands", OFF
+    ),
     "throttled_op_wait_time": Undone(WARN, "no request is failed for having waited", ("0",)),
     "connection_throttle_tokens": Undone(WARN, NO_THROTTLE, ("0",)),
     "connection_throttle_fill_time": Undone(WARN, NO_THROTTLE),
@@ -156,7 +158,9 @@ UNDONE: dict[str, Undone] = {
     "nio.numWorkerThreads": Undone(WARN, ONE_THREAD),
     "nio.directBufferBytes": Undone(WARN, ONE_THREAD),
     "nio.shutdownTimeout": Undone(WARN, ONE_THREAD),
-    "nio.sessionlessCnxnTimeout": Undone(WARN, "a connection that opens no session is closed after its own time"),
+    "nio.sessionlessCnxnTimeout": Undone(
+        WARN, "a connection that opens no session is closed after 10000 ms", ("10000",)
+    ),
     "netty.advancedFlowControl.enabled": Undone(WARN, ONE_THREAD, OFF),
     "netty.server.outstandingHandshake.limit": Undone(WARN, ONE_THREAD),
     "netty.server.earlyDropSecureConnectionHandshakes": Undone(WARN, ONE_THREAD, OFF),
@@ -180,10 +184,12 @@ UNDONE: dict[str, Undone] = {
     "znode.container.maxPerMinute": Undone(WARN, "empty containers are removed as they are found"),
     "znode.container.maxNeverUsedIntervalMs": Undone(WARN, "containers that never had a child stay", ("0",)),
     "snapshot.compression.method": Undone(WARN, "snapshots are written uncompressed", ("",)),
-    "snapshot.trust.empty": Undone(WARN, "a log without a snapshot is replayed from its start"),
+    "snapshot.trust.empty": Undone(
+        WARN, "a log without a snapshot ends the start, as it does in Apache without this key", OFF
+    ),
     "serializeLastProcessedZxid.enabled": Undone(WARN, "snapshots are written as 3.8 writes them", OFF),
     "txnLogSizeLimitInKb": Undone(WARN, "a log file ends with a snapshot (snapCount, snapSizeLimitInKb)", ("-1",)),
-    "db.autocreate": Undone(WARN, "an empty data folder is a new member's", ON),
+    "db.autocreate": Undone(REFUSE, "a member with an empty data folder would vote as if it had lost nothing", ON),
     "datadir.autocreate": Undone(WARN, "missing data folders are made", ON),
     # observation
     "admin.httpVersion": Undone(WARN, "the admin server speaks HTTP/1.1", ("11",)),

@@ -1,6 +1,7 @@
 """A program that the supervisor takes for a member, and that misbehaves as it is told.
 
-Usage: member.py PORT BEHAVIOUR. It answers any four-letter command as a leader would, and logs the line ``serving``.
+Usage: member.py PORT BEHAVIOUR. It answers any four-letter command as a leader would (as one
+without a leader where it is told ``electing``), and logs the line ``serving``.
 """
 
 import signal
@@ -16,6 +17,9 @@ def main() -> int:
     if behaviour == "crashing":
         sys.stderr.write("member: it broke\n\n")
         return 1
+    reply = (
+        b"This ZooKeeper instance is not currently serving requests\n" if behaviour == "electing" else b"Mode: leader\n"
+    )
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -26,7 +30,7 @@ def main() -> int:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4)
-                connection.sendall(b"Mode: leader\n")
+                connection.sendall(reply)
 
 
 sys.exit(main())

@@ -2,15 +2,16 @@
 
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.support.processes import free_ports
 
-from quorate.cli.datafolder import LOCK, MARKER, DataFolder, MemberPorts
+from quorate.cli.datafolder import LOCK, MARKER, PORTS_SPANNED, DataFolder, MemberPorts
 from quorate.errors import UsageError
 from quorate.zookeeper import zoocfg
 
@@ -77,15 +78,16 @@ def test_ports_and_size_are_kept(tmp_path: Path) -> None:
 
 
 def free_base() -> int:
-    """A base whose ports are free, all below those the kernel takes for outgoing connections."""
-    for base in random.sample(range(10_000, 31_900), 500):
-        try:
-            for port in range(base, base + 34):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
+    """A base whose ports were all free a moment ago."""
+    while True:
+        (base,) = free_ports(1)
+        with ExitStack() as probes:
+            try:
+                for offset in range(PORTS_SPANNED):
+                    probes.enter_context(socket.create_server(("127.0.0.1", base + offset)))
+            except OSError:
+                continue
         return base
-    raise AssertionError("no 34 ports in a row are free")
 
 
 def test_a_port_base_wins_over_recorded_ports(tmp_path: Path) -> None:
@@ -98,12 +100,11 @@ def test_a_port_base_wins_over_recorded_ports(tmp_path: Path) -> None:
 
 def test_a_taken_port_of_a_base_is_refused(tmp_path: Path) -> None:
     folder = opened(tmp_path)
-    port = free_base() + 1
-    with (
-        socket.create_server(("127.0.0.1", port)),
-        pytest.raises(UsageError, match=f"port {port} of --port-base {port - 1} cannot be had: address already in use"),
-    ):
-        folder.choose_ports(3, port - 1)
+    base = free_base()
+    with socket.create_server(("127.0.0.1", base + 21)):
+        wanted = f"port {base + 21} of --port-base {base} cannot be had: address already in use"
+        with pytest.raises(UsageError, match=wanted):
+            folder.choose_ports(3, base)
     closed(folder)
     assert not (tmp_path / MARKER).exists()
 

@@ -4,16 +4,15 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.support.processes import free_ports
 
 PATIENCE = 30.0
 """Seconds after which a condition that does not come fails the test; nothing waits so long when all is well."""
@@ -23,9 +22,7 @@ class Platform:
     """A running platform.py; reads its standard error as it comes."""
 
     def __init__(self, folder: Path, behaviours: list[str], stop_seconds: float = 10.0) -> None:
-        with ExitStack() as probes:
-            found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in behaviours]
-            ports = [probe.getsockname()[1] for probe in found]
+        ports = free_ports(len(behaviours))
         wanted = [f"{port}={behaviour}" for port, behaviour in zip(ports, behaviours, strict=True)]
         self.folder = folder
         self.process = subprocess.Popen(
@@ -163,3 +160,13 @@ def test_a_member_that_stops_answering_is_shown(start: Callable[..., Platform]) 
     stopped.resume()
     platform.wait_said(r"a test: 2 of 2 serve", times=2)
     assert platform.end()[0] == 0
+
+
+def test_a_start_that_waits_for_somebody_shows_for_whom(start: Callable[..., Platform]) -> None:
+    platform = start("serving", "electing")
+    platform.wait_said(r"a test: 1 of 2 serve\n")
+    platform.wait_said(r"member/1 .* leader ")
+    platform.wait_said(r"member/2 .* electing ")
+    platform.process.terminate()
+    out, _ = platform.process.communicate(timeout=PATIENCE)
+    assert (platform.process.returncode, out) == (0, b"")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -30,8 +31,10 @@ class Up:
         )
 
     def addresses(self) -> list[str]:
-        """Wait for the two lines."""
+        """Wait for the two lines, which come in one write."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            pytest.fail(f"not ready within {PATIENCE:g} s: {self.end()}")
         first = self.process.stdout.readline()
         if not first:
             pytest.fail(f"ended without being ready: {self.ended()}")

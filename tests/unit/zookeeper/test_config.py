@@ -1,6 +1,8 @@
 """zoo.cfg as Apache ZooKeeper 3.8 reads it (QuorumPeerConfig.java, java.util.Properties)."""
 
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -460,6 +462,7 @@ def test_values_that_apache_takes_for_something_else() -> None:
         "group.1=1:2:3",
         "weight.1=2",
         "oraclePath=/o",
+        "db.autocreate=false",
         "portUnification=true",
     ],
 )
@@ -507,6 +510,16 @@ def test_the_sample_of_apache(tmp_path: Path) -> None:
 
 
 # What users are told
+
+
+def test_every_field_is_used_by_the_server() -> None:
+    """A key that is called done and that nobody reads would be ignored without a word."""
+    root = Path(zoocfg.__file__).parents[1]
+    own = {"config.py", "zoocfg.py", "view.py"}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in root.rglob("*.py") if path.name not in own)
+    # the first is read by MemberConfig.standalone
+    unread = {field.name for field in fields(MemberConfig)} - {"standalone_enabled"}
+    assert sorted(name for name in unread if not re.search(rf"(config|_file)\.{name}\b", text)) == []
 
 
 def test_operations_names_every_key() -> None:
