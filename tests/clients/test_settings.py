@@ -1,5 +1,6 @@
 """Settings of zoo.cfg that a client can see."""
 
+import socket
 import struct
 from pathlib import Path
 
@@ -52,3 +53,13 @@ def test_connections_per_address_are_bounded(tmp_path: Path) -> None:
         with RawClient(*where), RawClient(*where), pytest.raises(Closed):
             RawClient(*where)
         wait_until(lambda: bool(member.mode), 5, "there is room again")
+
+
+def test_a_port_without_an_address_serves_ipv6_too(tmp_path: Path) -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with Ensemble([OURS], tmp_path) as ensemble:
+        member = ensemble.members[0]
+        for host in ("127.0.0.1", "::1"):
+            with RawClient(host, member.client_port) as client:
+                assert client.call(Op.EXISTS, path_watch_body("/"))[-1].err == 0

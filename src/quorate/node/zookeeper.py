@@ -62,12 +62,12 @@ class MemberProcess:
             self._purger.start()
             if config.admin_enabled:
                 self._serve_http(
-                    config.admin_address.host,
+                    config.admin_address.bind_host,
                     config.admin_address.port,
                     AdminCommands(report, config.admin_command_url),
                 )
             if config.metrics_address is not None:
-                self._serve_http(config.metrics_address.host, config.metrics_address.port, MetricsEndpoint(report))
+                self._serve_http(config.metrics_address.bind_host, config.metrics_address.port, MetricsEndpoint(report))
         except BaseException:
             self.stop(lambda: None)
             raise

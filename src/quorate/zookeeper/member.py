@@ -142,7 +142,7 @@ class Member:
         address = config.client_address
         if address is not None:
             self.client_listener = self.env.listen(
-                address.host, address.port, self.server.accept, max(config.client_port_listen_backlog, 0)
+                address.bind_host, address.port, self.server.accept, max(config.client_port_listen_backlog, 0)
             )
         myself = config.myself
         if self.peer is not None:
