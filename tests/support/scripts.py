@@ -61,6 +61,8 @@ class Run:
                 with contextlib.suppress(Closed, OSError):
                     client.call(Op.CLOSE_SESSION)
                 client.close()
+            for name in sorted(self.passwords.keys() - self.clients.keys()):
+                self.end(name)
         return self.told
 
     def connect(self, name: str) -> None:
@@ -68,6 +70,16 @@ class Run:
         self.clients[name] = client
         self.sessions[client.handshake.session] = name
         self.passwords[name] = (client.handshake.session, client.handshake.password)
+
+    def end(self, name: str) -> None:
+        """Close the session of a connection that was hung up on: left to expire, it would take a zxid in a later script."""
+        session, password = self.passwords[name]
+        with (
+            contextlib.suppress(Closed, OSError),
+            RawClient(self.host, self.port, session=session, password=password) as again,
+        ):
+            if again.handshake.session:
+                again.call(Op.CLOSE_SESSION)
 
     def step(self, step: Step) -> None:
         label = step.op if isinstance(step.op, str) else Op(step.op).name if step.op in set(Op) else str(step.op)
