@@ -1,0 +1,1 @@
+"""The second shell: the production code over a virtual clock, network and disk, from one seed, with faults."""

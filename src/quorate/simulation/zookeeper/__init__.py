@@ -1,0 +1,1 @@
+"""Simulated ZooKeeper ensembles: production members and clients on virtual machines."""

@@ -1,0 +1,1 @@
+"""Histories and what judges them; usable on any system, simulated or real."""
