@@ -1,4 +1,4 @@
-"""Virtual time: a queue of calls, the clocks that members read, and the streams of chance that a run draws from.
+"""Virtual time: a queue of calls, the clocks that machines read, and the streams of chance that a run draws from.
 
 Everything is an integer number of nanoseconds. Calls due at the same instant are made in the order in which they were
 scheduled, so one seed gives one run.
@@ -17,8 +17,12 @@ SECOND = 1_000_000_000
 
 Call = Callable[..., None]
 
+_MILLION = 1_000_000
+
 
 class Scheduler:
+    """``events`` counts the calls made."""
+
     __slots__ = ("_heap", "_issued", "events", "now")
 
     def __init__(self) -> None:
@@ -29,10 +33,11 @@ class Scheduler:
 
     def at(self, when: int, call: Call, *args: object) -> None:
         self._issued += 1
-        heappush(self._heap, (max(when, self.now), self._issued, call, args))
+        heappush(self._heap, (when if when > self.now else self.now, self._issued, call, args))
 
     def after(self, delay: int, call: Call, *args: object) -> None:
-        self.at(self.now + delay, call, *args)
+        self._issued += 1
+        heappush(self._heap, (self.now + delay, self._issued, call, args))
 
     def step(self) -> bool:
         """Make the next call; False if there is none."""
@@ -45,23 +50,32 @@ class Scheduler:
 
 
 class Clock:
-    """A member's monotonic clock: its own origin, and a rate that is off by some parts per million."""
+    """A machine's monotonic clock: its own origin, a rate that is off by some parts per million, and jumps forward."""
 
-    __slots__ = ("_drift", "_offset")
+    __slots__ = ("_base", "_drift", "_since")
 
     def __init__(self, offset: int = 0, drift_ppm: int = 0) -> None:
-        self._offset = offset
+        self._base = offset
+        self._since = 0
         self._drift = drift_ppm
 
     def local(self, now: int) -> int:
-        return self._offset + now + now * self._drift // 1_000_000
+        past = now - self._since
+        return self._base + past + past * self._drift // _MILLION
 
     def when(self, local: int) -> int:
-        """The first instant at which this clock shows at least ``local``."""
-        now = (local - self._offset) * 1_000_000 // (1_000_000 + self._drift)
+        """The first instant at which this clock shows at least ``local`` (which may have passed)."""
+        now = self._since + (local - self._base) * _MILLION // (_MILLION + self._drift)
         while self.local(now) < local:
             now += 1
         return now
+
+    def change(self, now: int, jump: int, drift_ppm: int) -> None:
+        """Go ``jump`` forward at once, and at another rate from here on."""
+        assert jump >= 0, "a monotonic clock never goes back"
+        self._base = self.local(now) + jump
+        self._since = now
+        self._drift = drift_ppm
 
 
 class Stream:
