@@ -1,0 +1,162 @@
+"""One run of a ZooKeeper ensemble from one seed: a phase in which anything may happen, then one without faults in which the
+ensemble must recover, then the judgement of everything that clients saw.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quorate.simulation import trace as kinds
+from quorate.simulation.result import Result
+from quorate.simulation.scheduler import SECOND, Stream
+from quorate.simulation.zookeeper import options as swarm
+from quorate.simulation.zookeeper.clients import Clients
+from quorate.simulation.zookeeper.faults import Nemesis
+from quorate.simulation.zookeeper.world import World
+from quorate.verification import zookeeper as guarantees
+from quorate.zookeeper.txns import unpack_txn
+
+EVENTS_MAX = 40_000
+"""Of the first phase; a run that needs more is cut short, not failed."""
+
+
+def patience(options: Mapping[str, Any]) -> int:
+    """How long recovery may take: syncLimit if an election left two that would lead and a few attempts, and then what a client
+    needs to find a member that serves; but no initLimit, because a member that waits for it though everybody can be
+    reached waits for nothing."""
+    ticks = options["sync_limit"] + 1 + 2 * options["session_ticks"]
+    return int(ticks * options["tick"] + 3 * SECOND)
+
+
+class Run:
+    def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
+        self.options = options
+        self.world = World(seed, options, keep_trace)
+        self.clients = Clients(self.world)
+        self.nemesis = Nemesis(self.world)
+        self._core = Stream(seed, "core")
+        self._recovery = 0
+
+    def execute(self) -> Result:
+        world = self.world
+        self._faults()
+        if not world.failure:
+            self._recover()
+        if not world.failure:
+            self._judge()
+        return self._result()
+
+    def _result(self) -> Result:
+        world = self.world
+        result = Result(world.seed, {**self.options, "schedule": self.nemesis.schedule})
+        result.failure = world.failure
+        result.events = world.scheduler.events
+        result.virtual = world.scheduler.now
+        result.recovery = self._recovery
+        result.commits = world.commits
+        result.operations = len(self.clients.history.operations)
+        result.digest = world.trace.digest
+        result.probes = world.probes
+        result.trace = world.trace.events
+        result.lanes = [machine.name for machine in (*world.machines.values(), *world.client_machines)]
+        return result
+
+    # ---- the phases
+
+    def _faults(self) -> None:
+        world, options = self.world, self.options
+        for sid in world.members:
+            world.start(sid)
+        self.clients.start()
+        self.nemesis.start()
+        scheduler = world.scheduler
+        step = scheduler.step
+        while scheduler.now < options["duration"] and scheduler.events < EVENTS_MAX and not world.failure:
+            step()
+
+    def _recover(self) -> None:
+        world, options = self.world, self.options
+        if options["core_only"] and len(world.voters) > 1:
+            core = tuple(sorted(self._core.shuffled(world.voters)[: len(world.voters) // 2 + 1]))
+            world.trace.note(world.scheduler.now, kinds.PHASE, "", text=f"only {core} stay up")
+            self.nemesis.stop(core)
+            self._recovered(core)
+        if not world.failure:
+            world.trace.note(world.scheduler.now, kinds.PHASE, "", text="faults end, all members are up")
+            self.nemesis.stop(world.members)
+            self._recovered(world.members)
+
+    def _recovered(self, members: tuple[int, ...]) -> None:
+        """A client's write succeeds again; then the members are equal."""
+        world = self.world
+        healed = world.scheduler.now
+        self.clients.quiet()
+        write = self.clients.write()
+        self._until(write, "no write succeeds", members)
+        self._recovery = max(self._recovery, world.scheduler.now - healed)
+        self._until(lambda: self.clients.idle() and world.converged(members), "the members do not converge", members)
+        if not world.failure:
+            world.compare_trees(members)
+
+    def _until(self, condition: Callable[[], bool], failure: str, members: tuple[int, ...]) -> None:
+        world = self.world
+        scheduler = world.scheduler
+        limit = scheduler.now + patience(self.options)
+        while not condition() and not world.failure:
+            if scheduler.now > limit:
+                states = [
+                    f"{sid}: {member.role!r} {member.core.reason}" if (member := world.member(sid)) is not None else f"{sid}: down"
+                    for sid in members
+                ]
+                world.violate(f"liveness: {failure}: {'; '.join(states)}; clients: {self.clients.state()}")
+                return
+            for _ in range(5):
+                scheduler.step()
+
+    # ---- the judgement
+
+    def _judge(self) -> None:
+        world = self.world
+        log = [(zxid, unpack_txn(payload)) for zxid, payload in world.judge.log()]
+        violations = guarantees.check(self.clients.history, log)
+        if violations:
+            world.violate(violations[0] if len(violations) == 1 else f"{violations[0]} (and {len(violations) - 1} more)")
+
+
+class _Logged(logging.Handler):
+    """Errors that the production code logs in a run are the run's."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._world.logged(record)
+
+
+class ZooKeeperSimulation:
+    """quorate.simulation.result.Simulation."""
+
+    def options(self, seed: int) -> dict[str, object]:
+        return swarm.draw(seed)
+
+    def smaller(self, options: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
+        return swarm.smaller(options)
+
+    def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
+        run = Run(seed, swarm.complete(seed, options), trace)
+        logger = logging.getLogger("quorate")
+        level, propagate = logger.level, logger.propagate
+        handler = _Logged(run.world)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        logger.addHandler(handler)
+        try:
+            return run.execute()
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+SIMULATION = ZooKeeperSimulation()
