@@ -18,10 +18,12 @@ FLOORS = {
     "consensus": 2,
     "zookeeper": 3,
     "node": 4,
+    "verification": 4,
+    "simulation": 4,
     "cli": 5,
     "__main__": 6,
 }
-BESIDE_ALLOWED = {("runtime", "storage"), ("binary", "errors")}
+BESIDE_ALLOWED = {("runtime", "storage"), ("binary", "errors"), ("simulation", "verification")}
 """Parts of one floor of which the first may use the second (the files of the running system are a disk of storage's kind)."""
 
 SANS_IO = ("binary", "storage", "consensus", "zookeeper")
