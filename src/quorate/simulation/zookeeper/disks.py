@@ -118,4 +118,8 @@ class MemberDisks:
             found = Recovery(log, data, "", "", False)
         except QuorateError:
             return None
-        return found.last_zxid, {max(found.snapshot_zxid, 0), *[entry.zxid for entry in found.tail]}, found.accepted_epoch
+        return (
+            found.last_zxid,
+            {max(found.snapshot_zxid, 0), *[entry.zxid for entry in found.tail]},
+            found.accepted_epoch,
+        )

@@ -201,9 +201,9 @@ class Nemesis:
             scheduler.after(duration, self._unblock, source, target)
         stream = Stream(resets, "resets")
         for end in network.ends:
-            if end.open and any(end.machine is machines[b] and end.other.machine is machines[a] for a, b in pairs):
-                if stream.chance(0.3):
-                    scheduler.after(stream.between(0, duration), self._give_up, end)
+            cut = any(end.machine is machines[b] and end.other.machine is machines[a] for a, b in pairs)
+            if end.open and cut and stream.chance(0.3):
+                scheduler.after(stream.between(0, duration), self._give_up, end)
 
     def _give_up(self, end: Any) -> None:
         if end.open:
@@ -288,7 +288,10 @@ class Nemesis:
     # ---- clients
 
     def _draw_silent_client(self) -> list[int]:
-        return [self._stream.between(0, 1 << 20), self._stream.spread(self._options["tick"], 30 * self._options["tick"])]
+        return [
+            self._stream.between(0, 1 << 20),
+            self._stream.spread(self._options["tick"], 30 * self._options["tick"]),
+        ]
 
     def _silent_client(self, which: int, duration: int) -> None:
         clients = self._world.client_machines

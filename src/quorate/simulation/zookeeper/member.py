@@ -187,8 +187,8 @@ class _Watch:
     def change_role(self, role: RoleChange) -> None:
         world, sid, member = self._world, self._sid, self._member
         tree = member.server.tree
-        if world.trace.events is not None or True:
-            world.note(kinds.ROLE, sid, f"{_NAMES[role.state]} epoch {role.epoch} leader {role.leader} serving {role.serving}")
+        serving = ", serving" if role.serving else ""
+        world.note(kinds.ROLE, sid, f"{_NAMES[role.state]} epoch {role.epoch} leader {role.leader}{serving}")
         if role.state == State.LOOKING:
             world.looking(member.core.reason)
         self._change_role(role)

@@ -105,7 +105,9 @@ class Run:
         while not condition() and not world.failure:
             if scheduler.now > limit:
                 states = [
-                    f"{sid}: {member.role!r} {member.core.reason}" if (member := world.member(sid)) is not None else f"{sid}: down"
+                    f"{sid}: {member.role!r} {member.core.reason}"
+                    if (member := world.member(sid)) is not None
+                    else f"{sid}: down"
                     for sid in members
                 ]
                 world.violate(f"liveness: {failure}: {'; '.join(states)}; clients: {self.clients.state()}")
@@ -120,7 +122,9 @@ class Run:
         log = [(zxid, unpack_txn(payload)) for zxid, payload in world.judge.log()]
         violations = guarantees.check(self.clients.history, log)
         if violations:
-            world.violate(violations[0] if len(violations) == 1 else f"{violations[0]} (and {len(violations) - 1} more)")
+            world.violate(
+                violations[0] if len(violations) == 1 else f"{violations[0]} (and {len(violations) - 1} more)"
+            )
 
 
 class _Logged(logging.Handler):

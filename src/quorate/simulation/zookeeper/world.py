@@ -220,7 +220,12 @@ class World:
         """The member that leads a live quorum which serves; 0 if there is none."""
         for sid in self.voters:
             member = self.member(sid)
-            if member is None or member.role.state != State.LEADING or not member.role.serving or not member.core.leading:
+            if (
+                member is None
+                or member.role.state != State.LEADING
+                or not member.role.serving
+                or not member.core.leading
+            ):
                 continue
             epoch = member.role.epoch
             followers = 0
