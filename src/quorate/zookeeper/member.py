@@ -115,6 +115,7 @@ class Member:
         self._timer_at = NEVER
         self._writing: deque[tuple[int, list[bool]]] = deque()
         """(token, [done]) of the writes handed to the store, in their order."""
+        store.settle(self._done(self.core.recovering()))
         self._containers_at = NEVER
         self.last_snapshot: tuple[int, int] | None = None
         """Zxid and wall time (s) of the newest snapshot this process took."""

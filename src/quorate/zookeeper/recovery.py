@@ -14,7 +14,15 @@ from quorate.errors import CorruptionError, StorageError, UsageError
 from quorate.storage.disk import Disk, Operation, Remove, Rename, Sync, Write
 from quorate.zookeeper.snapshot import load_snapshot_file, snapshot_file
 from quorate.zookeeper.tree import DataTree
-from quorate.zookeeper.txnlog import FOLDER, LOG_PREFIX, SNAPSHOT_PREFIX, read_tail, zxid_of
+from quorate.zookeeper.txnlog import (
+    FOLDER,
+    LOG_PREFIX,
+    SNAPSHOT_PREFIX,
+    files_from,
+    log_files,
+    read_tail,
+    zxid_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +80,16 @@ class Recovery:
             if not tail.entries:
                 self._first_snapshot(tree)
         self.tree = tree
+        removed = {step.path for group in tail.repairs for step in group if isinstance(step, Remove)}
+        read = [path for _, path in files_from(log_files(log_disk), base) if path not in removed]
         self.steps = [(log_disk, group) for group in tail.repairs]
-        """To be made durable, one after the other, before anything is stored."""
-        if self._repairs:
-            self.steps.append((data_disk, [*self._repairs, Sync(FOLDER)]))
+        """To be made durable, one after the other, before anything is stored or promised.
+
+        What was read may be in the system's cache alone: a process that was killed may have written it and not lived to
+        sync it. The log goes on in a new file, whose syncs would not cover it.
+        """
+        self.steps.append((log_disk, [*[Sync(path) for path in read], Sync(FOLDER)]))
+        self.steps.append((data_disk, [*self._repairs, Sync(FOLDER)]))
 
     def _check_folders(self, log_names: list[str]) -> None:
         """Two folders must not hold one another's files: a setting changed, or two members share one (ZOOKEEPER-2967)."""

@@ -138,10 +138,13 @@ class Store:
         self._txn_log = TxnLog(self._log_disk, found.last_zxid, settings.preallocate, settings.log_size)
         self._reset_due()
         self._txns_at -= len(found.tail)
-        if found.steps:
-            self._run(lambda finished: self._steps(found.steps, finished), _logged)
+        self._run(lambda finished: self._steps(found.steps, finished), _logged)
         zxid = max(found.snapshot_zxid, 0)
         return Recovered(found.tree, zxid, found.tail, found.accepted_epoch, found.current_epoch)
+
+    def settle(self, done: Done) -> None:
+        """Report when everything that was recovered, and whatever had to be repaired, is durable."""
+        self._run(lambda finished: finished(None), done)
 
     def stop(self) -> None:
         """Give up a snapshot that is being written; what was submitted before is still carried out."""

@@ -1,7 +1,7 @@
 """Discovery: accepted epochs, and the refusal of what is older."""
 
 import pytest
-from tests.unit.consensus.harness import INIT_LIMIT, SYNC_LIMIT, TICK, Solo, entries, zxid
+from tests.unit.consensus.harness import INIT_LIMIT, SYNC_LIMIT, TICK, Solo, entries, settings, zxid
 
 from quorate.consensus.zab.messages import (
     AckEpoch,
@@ -10,11 +10,13 @@ from quorate.consensus.zab.messages import (
     FollowerInfo,
     LeaderInfo,
     NewLeader,
+    Notification,
     Proposals,
     State,
     Vote,
     first_zxid,
 )
+from quorate.consensus.zab.peer import Peer
 from quorate.consensus.zab.replica import StoreAcceptedEpoch, StoreCurrentEpoch
 from quorate.errors import RemoteProtocolError
 
@@ -51,6 +53,22 @@ def test_an_epoch_accepted_before_is_acknowledged_for_no_quorum() -> None:
     solo.receive(-1, LeaderInfo(4))
     assert solo.writes == []
     assert solo.take(-1) == [AckEpoch(zxid(3, 2), -1)]
+
+
+def test_nothing_is_acknowledged_before_what_was_recovered_is_durable() -> None:
+    """A killed process may have left its last writes in the system's cache alone."""
+    peer = Peer(settings(1), 0, entries(3, 1, 2), 4, 3, 500)
+    recovered = peer.recovering()
+    peer.start(0)
+    peer.reachable(0, frozenset({2, 3}))
+    peer.receive(3, Notification(State.LOOKING, Vote(3, zxid(9, 1), 9), 1))
+    peer.receive(2, Notification(State.LOOKING, Vote(3, zxid(9, 1), 9), 1))
+    assert peer.drain().dial == 3
+    peer.connected(0, -1)
+    peer.receive(-1, LeaderInfo(4))
+    assert peer.drain().messages[-1] == [FollowerInfo(1, 4, False)]
+    peer.persisted(recovered)
+    assert peer.drain().messages[-1] == [AckEpoch(zxid(3, 2), -1)]
 
 
 def test_an_older_epoch_is_refused() -> None:

@@ -25,6 +25,17 @@ def test_what_it_logged_before_is_committed_at_the_start() -> None:
     assert core.deadline() == NEVER
 
 
+def test_what_it_recovered_is_not_served_before_it_is_durable() -> None:
+    core = Standalone(0, entries(0, 1, 2), 10)
+    recovered = core.recovering()
+    core.start(0)
+    assert core.drain().events == []
+    assert not core.leading
+    core.persisted(recovered)
+    assert zxids([*core.drain().events]) == [1, 2]
+    assert core.leading
+
+
 def test_nothing_is_committed_before_it_is_durable() -> None:
     core = Standalone(0, [], 10)
     core.start(0)

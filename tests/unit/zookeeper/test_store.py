@@ -2,7 +2,7 @@
 
 import gzip
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.unit.zookeeper.folders import (
 from quorate.consensus.zab.messages import Entry
 from quorate.errors import CorruptionError, StorageError, UsageError
 from quorate.runtime.files import FileDisk
-from quorate.storage.disk import Done
+from quorate.storage.disk import Done, Operation, Sync
 from quorate.zookeeper.store import Recovered, Store, StoreSettings
 from quorate.zookeeper.tree import DataTree
 
@@ -38,6 +38,20 @@ def snapshot(session: Session, tree: DataTree) -> None:
     session.do(partial(session.store.take_snapshot, tree))
 
 
+def watch_syncs(disk: FileDisk, synced: list[str]) -> None:
+    """Note the paths that were synced when the disk reports it."""
+    submit = disk.submit
+
+    def watched(operations: Sequence[Operation], done: Done) -> None:
+        def finished(error: StorageError | None) -> None:
+            synced.extend(operation.path for operation in operations if isinstance(operation, Sync))
+            done(error)
+
+        submit(operations, finished)
+
+    disk.submit = watched  # type: ignore[method-assign]  # the real disk goes on working behind it
+
+
 def names(tree: DataTree) -> list[str]:
     return sorted(path for path in tree.nodes if path.startswith("/n"))
 
@@ -50,6 +64,29 @@ class TestStart:
             assert session.files() == ["acceptedEpoch", "currentEpoch", "log.1", "snapshot.0"]
         assert (found.tree.last_zxid, found.snapshot_zxid, found.tail) == (0, 0, [])
         assert (found.accepted_epoch, found.current_epoch) == (0, 0)
+
+    def test_what_was_found_is_synced_before_the_store_is_settled(self, tmp_path: Path) -> None:
+        """A process that was killed may have left it in the system's cache; the next log file's syncs do not cover it."""
+        write_log(tmp_path, *entries(1, 3))
+        with Session(tmp_path) as session:
+            session.recover()
+            session.append(*entries(4, 6))
+        with Session(tmp_path) as session:
+            synced: list[str] = []
+            for disk in session.disks:
+                watch_syncs(disk, synced)
+            session.recover()
+            at_settling: set[str] = set()
+
+            def settle(done: Done) -> None:
+                def settled(error: StorageError | None) -> None:
+                    at_settling.update(synced)
+                    done(error)
+
+                session.store.settle(settled)
+
+            session.do(settle)
+        assert {f"{FOLDER}/log.1", f"{FOLDER}/log.4", FOLDER} <= at_settling
 
     def test_what_was_stored_is_found(self, tmp_path: Path) -> None:
         with Session(tmp_path) as session:
@@ -268,6 +305,7 @@ class TestSnapshots:
         write_log(tmp_path, *entries(1, 101))
         with Session(tmp_path, small(snap_count=100)) as session:
             session.recover()
+            session.do(session.store.settle)
             assert session.store.should_snapshot()
 
     def test_due_by_size(self, tmp_path: Path) -> None:

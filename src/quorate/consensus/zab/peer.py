@@ -78,6 +78,14 @@ class Peer:
 
     # ---- the contract
 
+    def recovering(self) -> int:
+        """The token of a first write, before ``start``: the one that makes what was recovered durable.
+
+        A process that was killed may have left in the system's cache alone what recovery found; nothing is promised on it
+        before it is on disk.
+        """
+        return self.outbox.token()
+
     def start(self, now: int) -> None:
         self._now = now
         self._look("started")

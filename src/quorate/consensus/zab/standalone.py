@@ -22,6 +22,7 @@ class Standalone:
         self.reason = ""
         self.leading = False
         self.following = False
+        self._started = False
         self._last = self.history.last
         self._proposed: list[Entry] = []
         self._logged: list[tuple[int, int]] = []
@@ -29,10 +30,20 @@ class Standalone:
         self._events: list[ServiceEvent] = []
         self._syncs: list[tuple[int, Synced]] = []
 
+    def recovering(self) -> int:
+        """The token of a first write, before ``start``: the one that makes what was recovered durable; see ``peer.Peer``."""
+        return self.outbox.token()
+
     def start(self, now: int) -> None:
-        self._events.extend(self.history.commit(self.history.last))
-        self._events.append(RoleChange(State.LEADING, 0, self.epoch, True))
-        self.leading = True
+        """Serve, as soon as what was recovered is durable: clients must not see what a loss of power could take back."""
+        self._started = True
+        self._consider_serving()
+
+    def _consider_serving(self) -> None:
+        if self._started and not self.leading and self.outbox.durable == self.outbox.issued:
+            self._events.extend(self.history.commit(self.history.last))
+            self._events.append(RoleChange(State.LEADING, 0, self.epoch, True))
+            self.leading = True
 
     def tick(self, now: int) -> None:
         """Nothing here depends on time."""
@@ -73,6 +84,7 @@ class Standalone:
 
     def persisted(self, token: int) -> None:
         self.outbox.persisted(token)
+        self._consider_serving()
         committed = 0
         logged = self._logged
         while logged and logged[0][0] <= token:
@@ -95,6 +107,9 @@ class Standalone:
     def state(self) -> Hashable:
         return (
             self.history.state(),
+            self.outbox.state(),
+            self._started,
+            self.leading,
             self._last,
             tuple(self._proposed),
             tuple(self._logged),
