@@ -227,6 +227,7 @@ class End:
 
     __slots__ = (
         "_arrived",
+        "_broken_off",
         "_flying",
         "_handler",
         "_inbox",
@@ -279,6 +280,8 @@ class End:
         """No later data arrive before this time."""
         self._outstanding = 0
         """Bytes written here and not taken by the other end's process."""
+        self._broken_off = False
+        """Nothing more gets to this end."""
         self._reading = True
         self._writing = True
         self._inbox: deque[bytes] = deque()
@@ -336,6 +339,8 @@ class End:
         """Send to the other end."""
         network = self._network
         other = self.other
+        if other._broken_off:
+            return
         arrival = network.scheduler.now + network.delay()
         if arrival < other._arrived:
             arrival = other._arrived
@@ -440,6 +445,9 @@ class End:
             self.over = True
             network.forget(self)
             return
+        if self._broken_off:
+            return
+        self._broken_off = True
         flying = self._flying
         if not whole:
             self.stuck.clear()

@@ -80,6 +80,17 @@ def test_a_reset_leaves_a_beginning_to_any_byte() -> None:
     assert any(length % 100 for length in lengths)
 
 
+def test_what_is_written_after_a_break_does_not_arrive_behind_the_hole() -> None:
+    for seed in range(20):
+        world = TwoMachines(seed)
+        world.connected()
+        world.write(blob(100))
+        world.network.reset(world.end(world.client))
+        world.write(blob(300)[100:])
+        world.run()
+        assert blob(100).startswith(world.server.data)
+
+
 def test_a_blocked_direction_holds_what_is_sent() -> None:
     world = TwoMachines()
     world.connected()

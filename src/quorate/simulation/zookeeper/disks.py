@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MemberDisks:
-    """``failing``: a fault made the disk fail; the member is right to stop. ``trusted``: no flipped bit waits in a file."""
+    """``failing``: a fault made the disk fail, now or for its next sync; the member is right to stop. ``trusted``: no flipped bit waits in a file."""
 
     def __init__(self, world: "World", sid: int) -> None:
         options = world.options
@@ -34,7 +34,6 @@ class MemberDisks:
 
     def open(self) -> None:
         """A process is about to start."""
-        self.failing = False
         self._crash = None
 
     def handles(self, env: SimulatedEnvironment) -> tuple[VirtualDisk, VirtualDisk]:

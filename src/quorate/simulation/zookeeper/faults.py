@@ -333,6 +333,7 @@ class Nemesis:
         self._active = False
         world = self._world
         world.faulty = False
+        world.wanted = members
         world.sniper = None
         world.network.heal()
         for machine in world.client_machines:

@@ -43,6 +43,10 @@ class World:
         self.voters = tuple(range(1, voters + 1))
         self.members = tuple(range(1, voters + observers + 1))
         self.failure = ""
+        self.error: Exception | None = None
+        """The exception behind the failure, if there is one."""
+        self.wanted: tuple[int, ...] = ()
+        """Members that are started again whenever they stop by themselves: those that must recover in the end."""
         self.faulty = True
         """Whether faults may still strike."""
         self.sniper: Sniper | None = None
@@ -142,6 +146,8 @@ class World:
     def _stop(self, life: Life, reason: str) -> None:
         if self.lives.get(life.sid) is life:
             self.kill(life.sid, power=True, why=reason)
+            if life.sid in self.wanted:
+                self.scheduler.after(self.options["tick"], self.start, life.sid)
 
     def spare(self, sid: int) -> bool:
         """Whether the member's disk may be damaged: enough other voters surely hold all that it holds."""
@@ -171,11 +177,8 @@ class World:
         self.kill(self._names[machine], power=True, why="killed in the middle of an event")
 
     def failed(self, machine: Machine, error: Exception) -> None:
-        if isinstance(error, AssertionError):
-            self.violate(f"{machine.name}: {error or 'an assertion of the code failed'}")
-        else:
-            self.violate(f"{machine.name}: {type(error).__name__}: {error}")
-        logging.getLogger(__name__).debug("in %s", machine.name, exc_info=error)
+        self.violate(f"{machine.name}: {_told(error)}")
+        self.error = error
 
     def stepped(self, machine: Machine) -> None:
         """Nothing is looked at after every event; see ``member`` for what is watched."""
@@ -205,8 +208,9 @@ class World:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, BrokenPromise):
             self.violate(str(error))
-        elif error is not None:
-            self.violate(f"{record.getMessage()}: {type(error).__name__}: {error}")
+        elif isinstance(error, Exception):
+            self.violate(f"{record.getMessage()}: {_told(error)}")
+            self.error = error
         elif "Digests are not matching" in record.getMessage():
             self.violate(record.getMessage())
 
@@ -263,3 +267,12 @@ class World:
                 self.violate(f"state agreement: members {first} and {sid} differ at {tree.last_zxid:#x}")
             elif other.sessions != tree.sessions:
                 self.violate(f"state agreement: members {first} and {sid} know other sessions at {tree.last_zxid:#x}")
+
+
+def _told(error: Exception) -> str:
+    """An exception as the failure of a run: what, and where in our code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else f" ({frame.tb_frame.f_code.co_qualname})"
+    return f"{type(error).__name__}: {error}{where}"
