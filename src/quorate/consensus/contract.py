@@ -28,6 +28,11 @@ NEVER = -1
 """A deadline that never comes."""
 
 
+def until(deadline: int, now: int) -> int:
+    """The time left, 0 once it is due, NEVER for one that never comes: what explorers know of a deadline."""
+    return NEVER if deadline == NEVER else max(deadline - now, 0)
+
+
 class Outbox(Generic[Message]):
     """Messages to send, by channel, in order; those that depend on a write are held until it is durable."""
 
@@ -90,9 +95,18 @@ class Outbox(Generic[Message]):
         return ready
 
     def state(self) -> Hashable:
-        """What is in the box, for explorers; channels in the order of their numbers."""
-        ready = tuple((channel, tuple(map(repr, self._ready[channel]))) for channel in sorted(self._ready))
-        return ready, tuple((t, c, repr(m)) for t, c, m in self._held), self._issued, self._durable
+        """What is in the box, for explorers: channels in the order of their numbers, tokens counted from the durable one.
+
+        Messages must be hashable.
+        """
+        durable = self._durable
+        ready = tuple([(channel, tuple(self._ready[channel])) for channel in sorted(self._ready)])
+        held = tuple([(token - durable, channel, message) for token, channel, message in self._held])
+        return ready, held, self._issued - durable
+
+    def ahead(self, token: int) -> int:
+        """By how many tokens a write is ahead of the durable one; 0 if it is durable itself. What explorers know of a token."""
+        return max(token - self._durable, 0)
 
 
 class Core(Protocol[MessageIn, Drained]):
@@ -111,4 +125,7 @@ class Core(Protocol[MessageIn, Drained]):
         """Everything to be done since the last drain."""
 
     def state(self) -> Hashable:
-        """The core's whole state, hashable: equal states behave equally from here on."""
+        """The core's whole state, hashable: equal states behave equally from here on.
+
+        Canonical: times count from the last event, tokens from the durable one, and what can no longer matter is left out.
+        """

@@ -12,7 +12,7 @@ can be heard from: every voter that is reachable has voted in this round. Apache
 
 from collections.abc import Hashable
 
-from quorate.consensus.contract import NEVER, Outbox
+from quorate.consensus.contract import NEVER, Outbox, until
 from quorate.consensus.zab.messages import Message, Notification, State, Vote
 from quorate.runtime.environment import MILLISECOND
 
@@ -229,9 +229,13 @@ class Election:
     def _tell(self, sid: int) -> None:
         self._outbox.send(sid, Notification(self.state, self.vote, self.round, config=self._config))
 
-    def state_summary(self) -> Hashable:
+    def state_summary(self, now: int) -> Hashable:
+        settled = self.round, self.state, self.vote, self.decided, tuple(sorted(self._reachable))
+        if self.state != State.LOOKING:
+            return settled  # the next round starts with nothing heard
         ballots = [
-            tuple((sid, b.vote, b.round, b.state, b.version) for sid, b in sorted(known.items()))
+            tuple([(sid, b.vote, b.round, b.state, b.version) for sid, b in sorted(known.items())])
             for known in (self._received, self._settled)
         ]
-        return self.round, self.state, self.vote, self.decided, tuple(ballots), self._finalize_at, self._resend_at
+        times = until(self._finalize_at, now), until(self._resend_at, now), self._resend_wait
+        return settled, self._own, *ballots, times

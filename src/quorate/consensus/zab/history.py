@@ -9,7 +9,6 @@ has counter 1.
 
 from collections import deque
 from collections.abc import Hashable, Iterator
-from itertools import islice
 
 from quorate.consensus.zab.messages import Entry
 from quorate.errors import LocalProtocolError
@@ -101,4 +100,4 @@ class History:
         yield from self._tail
 
     def state(self) -> Hashable:
-        return self.base, self.committed, self.last, tuple(islice(self._all(), len(self._window) + len(self._tail)))
+        return self.base, self.committed, self.last, (*self._window, *self._tail)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable
 from enum import IntEnum
 
+from quorate.consensus.contract import NEVER, until
 from quorate.consensus.zab.messages import (
     AckEpoch,
     Acks,
@@ -69,8 +70,16 @@ class LearnerState:
         """What it acknowledged of this epoch before NEWLEADER; counts from then on."""
         self.heard = now
 
-    def state(self) -> Hashable:
-        return self.link, self.sid, self.observer, self.phase, self.last_zxid, self.acked, self.early, self.heard
+    def state(self, now: int, committed: int, patience: int) -> Hashable:
+        """``committed``: an acknowledgement of less tells nothing; ``patience``: nor does a silence beyond it (ns)."""
+        phase = self.phase
+        return (
+            (self.link, self.sid, self.observer, int(phase)),
+            self.last_zxid if phase < Phase.SYNCING else 0,
+            max(self.acked, committed),
+            self.early if phase == Phase.SYNCING else 0,
+            min(now - self.heard, patience),
+        )
 
 
 class Leader:
@@ -425,21 +434,28 @@ class Leader:
             return min(self._ping_at, self._check_at)
         return min(self._ping_at, self._gather_deadline if self.epoch < 0 else self._init_deadline)
 
-    def state(self) -> Hashable:
+    def state(self, now: int) -> Hashable:
+        settings, outbox = self._settings, self._replica.outbox
+        committed = self._replica.history.committed
+        patience = max(settings.init_limit, settings.sync_limit) + 1
+        gathering, acking = self.epoch < 0, not self._epoch_acked
         return (
-            tuple(learner.state() for learner in self.learners.values()),
-            self.epoch,
-            self.established,
-            self.failed,
-            self.last_proposed,
-            tuple(sorted(self._accepted.items())),
-            tuple(sorted(self._epoch_acks)),
-            tuple(sorted(self.spent)),
-            (self._epoch_token, self._epoch_acked, self._entered_token, self._durable_zxid),
+            tuple([self.learners[link].state(now, committed, patience) for link in sorted(self.learners)]),
+            (self.epoch, self.established, bool(self.failed), self.last_proposed, self._epoch_acked),
+            (self._initial_epoch, 0 if self.established else self._initial_last),
+            tuple(sorted(self._accepted.items())) if gathering else (),
+            tuple(sorted(self._epoch_acks)) if acking else (),
+            tuple(sorted(self.spent)) if acking else (),
+            outbox.ahead(self._epoch_token),
+            -1 if self._entered_token < 0 else outbox.ahead(self._entered_token),
+            max(self._durable_zxid, committed),
             tuple(self._proposed),
-            tuple(self._logged),
+            tuple([(outbox.ahead(token), zxid) for token, zxid in self._logged]),
             tuple(self._syncs),
-            (self._init_deadline, self._gather_deadline, self._ping_at, self._check_at),
+            until(self._gather_deadline, now) if gathering else NEVER,
+            NEVER if self.established else until(self._init_deadline, now),
+            until(self._check_at, now),
+            until(self._ping_at, now),
         )
 
 

@@ -10,6 +10,7 @@ Sources: Zab 1.0; Learner.java for what a leader may send when.
 from collections.abc import Hashable
 from enum import IntEnum
 
+from quorate.consensus.contract import until
 from quorate.consensus.zab.history import follows
 from quorate.consensus.zab.messages import (
     AckEpoch,
@@ -275,9 +276,14 @@ class Learner:
     def deadline(self) -> int:
         return self._deadline
 
-    def state(self) -> Hashable:
+    def state(self, now: int) -> Hashable:
+        phase = self.phase
         return (
-            (self.leader, self.observer, self.link, self.phase, self.failed, self.epoch),
+            (self.leader, self.observer, self.link, int(phase), bool(self.failed), self.epoch),
             tuple(self._received),
-            (self._committed, self._install_token, self._synced_last, self._deadline),
+            # once serving, the history itself knows what is committed
+            0 if phase == Phase.SERVING else self._committed,
+            self._synced_last if phase == Phase.ENTERING else 0,
+            self._replica.outbox.ahead(self._install_token),
+            until(self._deadline, now),
         )

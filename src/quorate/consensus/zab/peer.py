@@ -11,7 +11,7 @@ The driver dials the leader when a drain says so and reports ``connected``; on a
 
 from collections.abc import Hashable
 
-from quorate.consensus.contract import Outbox
+from quorate.consensus.contract import Outbox, until
 from quorate.consensus.zab.election import Election
 from quorate.consensus.zab.history import History
 from quorate.consensus.zab.leader import Leader
@@ -340,13 +340,16 @@ class Peer:
         self._dial = self.learner.leader
 
     def state(self) -> Hashable:
-        """Everything but the clock reading of the last event."""
+        now, leader, learner = self._now, self.leader, self.learner
+        dialling = None
+        if learner is not None and learner.phase <= Phase.DISCOVERY:
+            dialling = self._dial, until(self._dial_at, now), self._dial_wait, self._dials, self._dialling
         return (
             self.replica.state(),
-            self.election.state_summary(),
-            None if self.leader is None else self.leader.state(),
-            None if self.learner is None else self.learner.state(),
-            (self._dial, self._dial_at, self._dial_wait, self._dials, self._dialling),
+            self.election.state_summary(now),
+            None if leader is None else leader.state(now),
+            None if learner is None else learner.state(now),
+            dialling,
             tuple(sorted(self._reachable)),
-            tuple(sorted(self._left)),
+            () if leader is None or leader.established else tuple(sorted(self._left)),
         )

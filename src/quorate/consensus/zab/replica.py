@@ -102,6 +102,18 @@ class InstallSnapshot(Message):
 WriteRequest = Append | Truncate | StoreAcceptedEpoch | StoreCurrentEpoch | InstallSnapshot
 
 
+def write_state(write: WriteRequest, outbox: "Outbox[Message]") -> Hashable:
+    """A write not yet durable, for explorers; snapshots must be hashable."""
+    token = outbox.ahead(write.token)
+    if isinstance(write, Append):
+        return "append", tuple(write.entries), token
+    if isinstance(write, Truncate):
+        return "truncate", write.zxid, token
+    if isinstance(write, InstallSnapshot):
+        return "install", write.zxid, write.snapshot, token
+    return "accepted" if isinstance(write, StoreAcceptedEpoch) else "current", write.epoch, token
+
+
 # ---- events: for the service, in this order; a plain Entry among them is a committed entry to be applied
 
 
@@ -227,12 +239,13 @@ class Replica:
         return token
 
     def state(self) -> Hashable:
+        outbox = self.outbox
         return (
             self.history.state(),
             self.accepted_epoch,
             self.current_epoch,
-            self.outbox.state(),
-            tuple(self.writes),
+            outbox.state(),
+            tuple([write_state(write, outbox) for write in self.writes]),
             tuple(self.events),
             tuple(self.disconnects),
         )

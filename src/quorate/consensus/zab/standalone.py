@@ -10,7 +10,7 @@ from quorate.consensus.contract import NEVER, Outbox
 from quorate.consensus.zab.history import History
 from quorate.consensus.zab.messages import Entry, Message, Service, State, epoch_of
 from quorate.consensus.zab.peer import Drained
-from quorate.consensus.zab.replica import Append, RoleChange, ServiceEvent, Synced, WriteRequest
+from quorate.consensus.zab.replica import Append, RoleChange, ServiceEvent, Synced, WriteRequest, write_state
 from quorate.errors import LocalProtocolError
 
 
@@ -112,8 +112,8 @@ class Standalone:
             self.leading,
             self._last,
             tuple(self._proposed),
-            tuple(self._logged),
-            tuple(self._writes),
+            tuple([(self.outbox.ahead(token), zxid) for token, zxid in self._logged]),
+            tuple([write_state(write, self.outbox) for write in self._writes]),
             tuple(self._events),
             tuple(self._syncs),
         )
