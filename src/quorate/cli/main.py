@@ -17,6 +17,7 @@ _COMMANDS = {
     "up": "start a whole platform on this machine and keep it running",
     "zookeeper": "run one ZooKeeper member from its zoo.cfg",
     "status": "show how ZooKeeper members are doing",
+    "check": "check what clients saw against what the system promises",
 }
 
 INTERRUPTED = 130

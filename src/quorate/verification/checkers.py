@@ -57,7 +57,7 @@ def linearizable(make: Callable[[Options], Model]) -> Checker:
 
     def check(history: History, options: Options) -> Report:
         verdict = linearizability.check(history, make(options), time_limit=options.time_limit, clock=options.clock)
-        judged = f"{verdict.operations:,} operations on {_count(verdict.keys, 'key')}"
+        judged = f"{_count(len(history.operations), 'operation')} on {_count(verdict.keys, 'key')}"
         if verdict.failure is not None:
             key = verdict.failure.key
             where = "" if key is None else f": no order of the operations on {show(key)} explains them"

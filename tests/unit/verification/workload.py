@@ -30,7 +30,10 @@ class Store:
         name, value = operation.name, operation.value
         if name in ("read", "get"):
             seen, version = (self.past[-1], self.version) if stale else (self.value, self.version)
-            return True, {"value": seen, "version": version} if self.kind == "versioned kv" and seen is not None else seen
+            return True, {
+                "value": seen,
+                "version": version,
+            } if self.kind == "versioned kv" and seen is not None else seen
         if name in ("write", "put"):
             return True, self._set(value)
         if name == "cas":
