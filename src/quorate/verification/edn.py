@@ -37,13 +37,6 @@ class Name(str):
     __slots__ = ()
 
 
-class _Close:
-    __slots__ = ("bracket",)
-
-    def __init__(self, bracket: str) -> None:
-        self.bracket = bracket
-
-
 def values(text: str, source: str) -> Iterator[tuple[Any, int]]:
     """The values that stand in ``text`` one after another, each with its line.
 
@@ -74,7 +67,7 @@ def elements(text: str, source: str) -> Iterator[tuple[Any, int]]:
 class Parser:
     """Stands at a place in ``text``; ``line`` is that place's, from 1."""
 
-    __slots__ = ("_at", "_counted", "_line", "_source", "_text")
+    __slots__ = ("_at", "_counted", "_depth", "_line", "_source", "_text")
 
     def __init__(self, text: str, source: str) -> None:
         self._text = text
@@ -82,6 +75,7 @@ class Parser:
         self._at = 0
         self._line = 1
         self._counted = 0
+        self._depth = 0
 
     @property
     def line(self) -> int:
@@ -118,23 +112,28 @@ class Parser:
         self._at += 1
         return True
 
-    def value(self, depth: int = 0) -> Any:
+    def value(self) -> Any:
         """The value that comes next."""
-        if depth > MAX_DEPTH:
-            raise self.wrong(f"values nest deeper than {MAX_DEPTH}")
         if not self.more():
             raise self.wrong("the file ends, expected a value")
-        first = self._text[self._at]
+        if self._depth > MAX_DEPTH:
+            raise self.wrong(f"values nest deeper than {MAX_DEPTH}")
+        self._depth += 1
+        found = self._value(self._text[self._at])
+        self._depth -= 1
+        return found
+
+    def _value(self, first: str) -> Any:
         if first in "([":
-            return self._sequence(_CLOSERS[first], depth)
+            return self._sequence(_CLOSERS[first])
         if first == "{":
-            return self._map(depth)
+            return self._map()
         if first == '"':
             return self._string()
         if first == "\\":
             return self._character()
         if first == "#":
-            return self._dispatched(depth)
+            return self._dispatched()
         if first in ")]}":
             raise self.wrong(f"{first!r} closes nothing, expected a value")
         return self._atom()
@@ -157,23 +156,23 @@ class Parser:
             self._skip()
             self.value()
 
-    def _sequence(self, closer: str, depth: int) -> list[Any]:
+    def _sequence(self, closer: str) -> list[Any]:
         self._at += 1
         items = []
         while not self.closes(closer):
-            items.append(self.value(depth + 1))
+            items.append(self.value())
         return items
 
-    def _map(self, depth: int) -> dict[Any, Any]:
+    def _map(self) -> dict[Any, Any]:
         self._at += 1
         found: dict[Any, Any] = {}
         while not self.closes("}"):
-            key = freeze(self.value(depth + 1))
+            key = freeze(self.value())
             if key in found:
                 raise self.wrong(f"the key {key!r} stands twice in a map")
             if self.closes("}"):
                 raise self.wrong(f"the key {key!r} has no value")
-            found[key] = self.value(depth + 1)
+            found[key] = self.value()
         return found
 
     def _string(self) -> str:
@@ -207,12 +206,12 @@ class Parser:
         self._at = match.end()
         return found
 
-    def _dispatched(self, depth: int) -> Any:
+    def _dispatched(self) -> Any:
         following = self._text[self._at + 1 : self._at + 2]
         if following == "{":
             self._at += 1
             line = self.line
-            items = [freeze(item) for item in self._sequence("}", depth)]
+            items = [freeze(item) for item in self._sequence("}")]
             found = frozenset(items)
             if len(found) != len(items):
                 raise UsageError(f"{self._source}:{line}: a set holds a member twice")
@@ -223,7 +222,7 @@ class Parser:
         if not following.isalpha():
             raise self.wrong("'#' begins no value here, expected #{...}, #_ or a tag")
         self._token()
-        return self.value(depth + 1)
+        return self.value()
 
     def _token(self) -> str:
         match = _ATOM.match(self._text, self._at)

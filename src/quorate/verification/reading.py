@@ -99,6 +99,7 @@ def _json_elements(text: str, source: str) -> _Events:
         yield value, line + 1
         at = go_on(at)
     if array:
+        line += text.count("\n", counted)
         raise UsageError(f"{source}:{line + 1}: the file ends, expected ']'")
 
 

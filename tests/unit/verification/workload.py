@@ -13,6 +13,11 @@ from quorate.verification.history import History, Operation
 
 KINDS = ("register", "cas-register", "kv", "versioned kv", "queue", "lock")
 
+HOLD = 1000
+"""The longest of each of the delays, in nanoseconds."""
+STALE = 4 * HOLD
+"""How long before a stale read was invoked its value was replaced: what replaced it has ended by then."""
+
 
 class Store:
     """One key. ``act`` returns the outcome and result that a client gets."""
@@ -24,32 +29,37 @@ class Store:
         self.items: list[Any] = []
         self.holder: str | None = None
         self.tokens = 0
-        self.past: list[Any] = [None]
+        self.past: list[tuple[Any, int]] = []
+        """Values that were, and when each was replaced."""
 
-    def act(self, operation: Operation, stale: bool) -> tuple[bool, Any]:
+    def long_gone(self, before: int) -> Any:
+        """A value that another had replaced by then, None if there is none."""
+        return next((value for value, when in reversed(self.past) if when < before and value != self.value), None)
+
+    def act(self, operation: Operation, stale: bool, now: int) -> tuple[bool, Any]:
         name, value = operation.name, operation.value
         if name in ("read", "get"):
-            seen, version = (self.past[-1], self.version) if stale else (self.value, self.version)
+            seen, version = self.long_gone(operation.invoked - STALE) if stale else self.value, self.version
             return True, {
                 "value": seen,
                 "version": version,
             } if self.kind == "versioned kv" and seen is not None else seen
         if name in ("write", "put"):
-            return True, self._set(value)
+            return True, self._set(value, now)
         if name == "cas":
             if self.value != value[0]:
                 return False, None
-            return True, self._set(value[1])
+            return True, self._set(value[1], now)
         if name == "delete":
             there = self.value is not None
-            self._set(None)
+            self._set(None, now)
             return True, there
         if name == "enqueue":
             self.items.append(value)
             return True, None
         if name == "dequeue":
-            if stale and len(self.items) > 1:
-                return True, self.items.pop(1)
+            if stale:
+                return True, self.items.pop()
             return True, self.items.pop(0) if self.items else None
         if name == "acquire":
             if self.holder is not None and not stale:
@@ -63,9 +73,9 @@ class Store:
         self.holder = None
         return True, None
 
-    def _set(self, value: Any) -> Any:
-        self.past.append(self.value)
-        del self.past[:-1]
+    def _set(self, value: Any, now: int) -> Any:
+        if self.value is not None:
+            self.past.append((self.value, now))
         self.value = value
         self.version += 1
         return {"version": self.version} if self.kind == "versioned kv" else None
@@ -73,7 +83,7 @@ class Store:
 
 def generate(
     kind: str, seed: int, *, operations: int, clients: int, keys: int, values: int | None = None, lost: float = 0.0,
-    stale: int = 0, hold: int = 1000,
+    stale: int = 0,
 ) -> History:  # fmt: skip
     """``values`` bounds how many different ones are written (all differ if None). The ``stale`` bugs come past the middle."""
     chance = Random(seed)
@@ -92,34 +102,39 @@ def generate(
         heappush(queue, (when, issued, what, client, data))
 
     for client in range(clients):
-        push(chance.randrange(hold), "invoke", client)
+        push(chance.randrange(HOLD), "invoke", client)
     while queue:
         now[0], _, what, client, data = heappop(queue)
         if what == "invoke":
             if len(history.operations) >= operations:
                 continue
             key = chance.randrange(keys)
-            name, value = _draw(kind, chance, written, values)
+            name, value = _draw(kind, chance, written, values, stores[key].value)
             written += 1
             operation = history.invoke(names[client], name, f"k{key}", value)
-            push(now[0] + chance.randrange(1, hold), "act", client, (operation, stores[key]))
+            push(now[0] + chance.randrange(1, HOLD), "act", client, (operation, stores[key]))
         elif what == "act":
             operation, store = data
             fate = chance.random()
             if fate < lost / 2:
-                push(now[0] + hold, "lose", client, operation)
+                push(now[0] + HOLD, "lose", client, operation)
                 continue
-            bug = stale > 0 and len(history.operations) > operations // 2 and _would_show(operation, store)
+            bug = (
+                stale > 0
+                and fate >= lost
+                and len(history.operations) > operations // 2
+                and _would_show(operation, store)
+            )
             stale -= bug
-            done, result = store.act(operation, bug)
+            done, result = store.act(operation, bug, now[0])
             if fate < lost:
-                push(now[0] + hold, "lose", client, operation)
+                push(now[0] + HOLD, "lose", client, operation)
             else:
-                push(now[0] + chance.randrange(1, hold), "end", client, (operation, done, result))
+                push(now[0] + chance.randrange(1, HOLD), "end", client, (operation, done, result))
         elif what == "end":
             operation, done, result = data
             history.end(operation, "ok" if done else "fail", result)
-            push(now[0] + chance.randrange(1, hold), "invoke", client)
+            push(now[0] + chance.randrange(1, HOLD), "invoke", client)
         else:
             history.end(data, "unknown")
             generation[client] += 1
@@ -128,7 +143,7 @@ def generate(
     return history
 
 
-def _draw(kind: str, chance: Random, written: int, values: int | None) -> tuple[str, Any]:
+def _draw(kind: str, chance: Random, written: int, values: int | None, held: Any) -> tuple[str, Any]:
     def value() -> int:
         return written if values is None else chance.randrange(values)
 
@@ -141,7 +156,7 @@ def _draw(kind: str, chance: Random, written: int, values: int | None) -> tuple[
     if roll < 0.45:
         return get, None
     if kind in ("cas-register", "kv", "versioned kv") and roll < 0.65:
-        return "cas", [chance.randrange(values or 5), value()]
+        return "cas", [chance.choice([held, chance.randrange(values or 5)]), value()]
     if kind.endswith("kv") and roll < 0.75:
         return "delete", None
     return put, value()
@@ -149,7 +164,7 @@ def _draw(kind: str, chance: Random, written: int, values: int | None) -> tuple[
 
 def _would_show(operation: Operation, store: Store) -> bool:
     if operation.name in ("read", "get"):
-        return bool(store.past[-1] != store.value and store.past[-1] is not None)
+        return store.long_gone(operation.invoked - STALE) is not None
     if operation.name == "dequeue":
-        return len(store.items) > 1 and store.items[0] != store.items[1]
+        return len(store.items) > 8
     return operation.name == "acquire" and store.holder is not None
