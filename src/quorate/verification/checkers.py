@@ -85,8 +85,8 @@ def findings(check: Callable[[History], list[str]]) -> Checker:
             raise UsageError("this model takes no initial state and no choice of reads")
         wrong = check(history)
         if wrong:
-            return Report("violation", f"{_count(len(wrong), 'guarantee')} broken", "".join(f"{w}\n" for w in wrong))
-        return Report("ok", f"every guarantee holds: {len(history.operations):,} operations")
+            return Report("violation", f"{_count(len(wrong), 'finding')}", "".join(f"{w}\n" for w in wrong))
+        return Report("ok", f"nothing is wrong: {len(history.operations):,} operations")
 
     return judge
 

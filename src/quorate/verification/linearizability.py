@@ -169,7 +169,7 @@ class Search:
     """
 
     __slots__ = (
-        "_after", "_before", "_bit", "_chain", "_decided", "_entry", "_entry_call", "_furthest", "_furthest_chain",
+        "_after", "_before", "_bit", "_chain", "_decided", "_entry", "_entry_call", "_fewest", "_furthest", "_furthest_chain",
         "_leading", "_memory", "_number", "_partner", "_state", "_to_decide", "_twin", "_unknowns", "_window", "calls",
         "key", "model", "steps",
     )  # fmt: skip
@@ -205,7 +205,7 @@ class Search:
         self._entry = self._after[0]
         self._state = model.initial
         self._leading = self._window = self._unknowns = self._decided = 0
-        self._furthest = 0
+        self._furthest = self._fewest = 0
         self._furthest_chain: _Chain | None = None
 
     def _index_entries(self, calls: list[Call], events: list[tuple[int, int, int]]) -> None:
@@ -241,6 +241,7 @@ class Search:
         to_decide, step, pure = self._to_decide, self.model.step, self.model.pure
         chain, entry, state, decided = self._chain, self._entry, self._state, self._decided
         leading, window, unknowns = self._leading, self._window, self._unknowns
+        furthest, fewest = self._furthest, self._fewest
         outcome: Outcome = "unknown"
         left = budget
         while True:
@@ -299,8 +300,10 @@ class Search:
                         before[following] = previous
                     entry = after[0]
                     continue
-            elif entry > self._furthest:
-                self._furthest = entry
+            elif entry > furthest or (entry == furthest and unknowns.bit_count() < fewest):
+                # of the orders that get as far, the one that presumes least of what nobody was told
+                self._furthest = furthest = entry
+                self._fewest = fewest = unknowns.bit_count()
                 self._furthest_chain = chain
             while True:
                 if chain is None:

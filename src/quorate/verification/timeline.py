@@ -83,7 +83,7 @@ def text_report(failure: Failure) -> str:
         table.append((f"{number}.", operation.process, title(operation), failure.model.describe(placed.state)))
     lines += _aligned(table)
     lines += ["", "and none of these can come next:"]
-    lines += _aligned([("", call.operation.process, title(call.operation), why) for call, why in failure.open])
+    lines += _aligned([(call.operation.process, title(call.operation), why) for call, why in failure.open])
     lines += ["", "What ran when (the number is the place in that order; ✗ ended without one):"]
     lines += _bars(failure)
     return "".join(f"{line.rstrip()}\n" for line in lines)
