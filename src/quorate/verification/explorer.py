@@ -19,6 +19,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 
 State = TypeVar("State")
 Action = TypeVar("Action")
+ActionOut = TypeVar("ActionOut", covariant=True)
 
 _NO_PARENT: Final = -1
 _ORDINALS_MAX: Final = 0xFFFF
@@ -29,13 +30,13 @@ End = Literal["complete", "violation", "states", "depth", "time"]
 """Why an exploration ended: all was visited, a state that must not be was found, or which bound was reached."""
 
 
-class Space(Protocol[State, Action]):
+class Space(Protocol[State, ActionOut]):
     """A system to explore. All answers depend on the arguments alone, and so does their order."""
 
     def initial(self) -> Iterable[State]:
         """The states it may start in."""
 
-    def successors(self, state: State) -> Sequence[tuple[Action, State]]:
+    def successors(self, state: State) -> Sequence[tuple[ActionOut, State]]:
         """Everything that may happen in a state, and the state that comes of it; at most 65,536 of them."""
 
     def key(self, state: State) -> Hashable:

@@ -74,6 +74,11 @@ class Election:
     def votes(self) -> bool:
         return self.sid in self.voters
 
+    @property
+    def waiting(self) -> bool:
+        """A quorum agrees with us; it may still be told of a better vote."""
+        return self._finalize_at != NEVER
+
     def _quorum(self, sids: int) -> bool:
         return sids > len(self.voters) // 2
 

@@ -193,6 +193,11 @@ class Peer:
     def epoch(self) -> int:
         return self.replica.current_epoch
 
+    @property
+    def dialling(self) -> bool:
+        """The leader is being dialled, or is to be as soon as the driver drains."""
+        return self._dialling
+
     # ---- channels
 
     def reachable(self, now: int, sids: frozenset[int]) -> None:

@@ -1,0 +1,1 @@
+"""State spaces over the production cores, for the explorer."""
