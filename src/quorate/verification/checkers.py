@@ -10,8 +10,10 @@ from typing import Any, Final, Literal
 
 from quorate.errors import UsageError
 from quorate.verification import linearizability
+from quorate.verification.fifo import Queue
 from quorate.verification.history import History
-from quorate.verification.models import KeyValue, Lock, Model, Queue, Register
+from quorate.verification.lock import Lock
+from quorate.verification.models import KeyValue, Model, Register
 from quorate.verification.timeline import html_page, text_report
 from quorate.verification.values import ANY, show
 from quorate.verification.znode import Znode

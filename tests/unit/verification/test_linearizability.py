@@ -9,9 +9,11 @@ from tests.unit.verification import brute
 from tests.unit.verification.workload import KINDS, generate
 
 from quorate.verification import linearizability
+from quorate.verification.fifo import Queue
 from quorate.verification.history import History, Operation, Outcome
 from quorate.verification.linearizability import Verdict, check
-from quorate.verification.models import KeyValue, Lock, Model, Queue, Register
+from quorate.verification.lock import Lock
+from quorate.verification.models import KeyValue, Model, Register
 from quorate.verification.values import ANY
 
 
@@ -290,7 +292,7 @@ def _scrambled(kind: str, seed: int) -> History:
         operations=chance.randrange(4, 8),
         clients=4,
         keys=1,
-        values=chance.choice([2, 3]),
+        values=chance.choice([2, 3, None]),
         lost=chance.choice([0.0, 0.4, 0.7]),
     )
     done = [op for op in history.operations if op.outcome == "ok"]

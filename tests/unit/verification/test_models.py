@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from quorate.errors import UsageError
+from quorate.verification.fifo import Queue
 from quorate.verification.history import History, Operation, Outcome
 from quorate.verification.linearizability import Verdict, check
-from quorate.verification.models import KeyValue, Lock, Model, Queue, Register
+from quorate.verification.lock import Lock
+from quorate.verification.models import KeyValue, Model, Register
 from quorate.verification.values import ANY
 from quorate.verification.znode import Znode
 
@@ -211,7 +213,7 @@ def test_a_register_and_a_key_that_began_with_a_value() -> None:
                 ("b", "dequeue", None, 2),
                 ("b", "dequeue", None, 1),
             ],
-            "it was dequeued before 1, the last in the queue",
+            "its value was dequeued before one enqueued earlier",
         ),
     ],
 )
