@@ -7,7 +7,9 @@ from quorate.errors import QuorateError
 from quorate.simulation.disk import VirtualDisk
 from quorate.simulation.machine import SimulatedEnvironment
 from quorate.simulation.scheduler import Stream
+from quorate.simulation.volume import Volume
 from quorate.zookeeper.recovery import Recovery
+from quorate.zookeeper.txnlog import FOLDER
 
 if TYPE_CHECKING:
     from quorate.simulation.zookeeper.world import World
@@ -18,9 +20,16 @@ class MemberDisks:
 
     def __init__(self, world: "World", sid: int) -> None:
         options = world.options
-        names = ("log", "data") if options["two_disks"] else ("disk",)
+        count = 2 if options["two_disks"] else 1
+        self._volumes = [Volume(Stream(world.seed, f"volume {number} of {sid}")) for number in range(count)]
         self._disks = [
-            VirtualDisk(world.scheduler, Stream(world.seed, f"{name} {sid}"), options["disk_latency"]) for name in names
+            VirtualDisk(
+                world.scheduler,
+                Stream(world.seed, f"{name} disk of {sid}"),
+                self._volumes[number % count],
+                options["disk_latency"],
+            )
+            for number, name in enumerate(("log", "data"))
         ]
         self._machine = world.machines[sid]
         self.failing = False
@@ -45,12 +54,15 @@ class MemberDisks:
 
         for disk in self._disks:
             disk.open(post)
-        return self._disks[0], self._disks[-1]
+        return self._disks[0], self._disks[1]
 
     def crash(self, power_lost: bool) -> None:
         self._crash = None
         for disk in self._disks:
-            disk.crash(power=power_lost)
+            disk.crash()
+        if power_lost:
+            for volume in self._volumes:
+                volume.lose_power()
 
     # ---- faults
 
@@ -59,7 +71,7 @@ class MemberDisks:
         self._steps_left = operations
         self._crash = crash
 
-    def _stepped(self, step: str) -> None:
+    def _stepped(self) -> None:
         crash = self._crash
         if crash is None:
             return
@@ -74,34 +86,35 @@ class MemberDisks:
 
     def fill(self) -> None:
         self.failing = True
-        for disk in self._disks:
-            disk.fill()
+        for volume in self._volumes:
+            volume.full = True
 
     def free(self) -> None:
-        for disk in self._disks:
-            disk.drain()
+        for volume in self._volumes:
+            volume.full = False
 
     def fail_next_sync(self) -> None:
         self.failing = True
-        for disk in self._disks:
-            disk.fail_next_sync()
+        self._volumes[0].syncs_to_fail = 1
 
     def flip_bit(self, stream: Stream) -> str:
         """Flip some bit of some file; what it did, "" if there is no file."""
-        what = stream.choice(self._disks).flip_bit(stream)
+        what = stream.choice(self._volumes).flip_bit(stream, FOLDER)
         if what:
             self.trusted = False
         return what
 
     def wipe(self) -> None:
         self.trusted = True
-        for disk in self._disks:
-            disk.wipe()
+        for volume in self._volumes:
+            volume.wipe()
 
     def heal(self) -> None:
         """All is well with the disks again."""
         self._crash = None
         self.free()
+        for volume in self._volumes:
+            volume.syncs_to_fail = 0
         for disk in self._disks:
             disk.hurry()
 
@@ -112,7 +125,7 @@ class MemberDisks:
 
         None if the member would not start.
         """
-        log, data = self._disks[0].durable_view(), self._disks[-1].durable_view()
+        log, data = self._volumes[0].durable(), self._volumes[-1].durable()
         try:
             found = Recovery(log, data, "", "", False)
         except QuorateError:
