@@ -32,8 +32,8 @@ GROWTH: Final = 8
 """By how much the budget grows from round to round."""
 SLICE: Final = 20_000
 """Steps between two looks at the clock."""
-MAX_CONFIGURATIONS: Final = 8_000_000
-"""How many pairs of set and state are kept at once, about 200 bytes each; more leaves the verdict unknown."""
+MAX_CONFIGURATIONS: Final = 4_000_000
+"""How many pairs of set and state are kept at once, about 150 bytes each; more leaves the verdict unknown."""
 
 _Chain = tuple[Any, ...]
 """One placed operation and the way back: (chain before, entry, state before, leading, window, unknowns, decided, greedy, state after)."""
