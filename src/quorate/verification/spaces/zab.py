@@ -486,7 +486,7 @@ _ACTIONS: dict[str, Callable[..., None]] = {
 
 
 def freeze(node: Node) -> bytes:
-    """A member for keeps: copies nothing by hand, so that no field can be forgotten, and ten times faster than ``deepcopy``."""
+    """A member for keeps. By pickling, not by a copy written out by hand, which would forget the first new field of a core."""
     return pickle.dumps(node, pickle.HIGHEST_PROTOCOL)
 
 
