@@ -12,9 +12,9 @@ from quorate.consensus.zab.history import History
 from quorate.consensus.zab.leader import Leader, LearnerState
 from quorate.consensus.zab.learner import Learner
 from quorate.consensus.zab.learner import Phase as LearnerPhase
-from quorate.consensus.zab.messages import AckEpoch, Acks, Diff, Entry, LeaderInfo, Trunc, first_zxid
+from quorate.consensus.zab.messages import AckEpoch, Acks, Diff, Entry, FollowerInfo, LeaderInfo, Trunc, first_zxid
 from quorate.consensus.zab.peer import Peer
-from quorate.consensus.zab.replica import Replica, Settings, StoreCurrentEpoch
+from quorate.consensus.zab.replica import Replica, Settings, StoreAcceptedEpoch, StoreCurrentEpoch
 
 Patch = tuple[type, str, Callable[..., Any]]
 
@@ -82,6 +82,34 @@ def _never_abdicate(self: Leader, learner: LearnerState, ack: AckEpoch) -> None:
         self._consider_epoch_acks()
 
 
+_receive_info = Leader._receive_info
+
+
+def _count_any_epoch_ack(self: Leader, learner: LearnerState, ack: AckEpoch) -> None:
+    """An epoch that was accepted once before counts for a second leader."""
+    _receive_epoch_ack(self, learner, AckEpoch(ack.last_zxid, max(ack.current_epoch, 0)))
+
+
+def _spend_nobody(self: Leader, learner: LearnerState, info: FollowerInfo) -> None:
+    _receive_info(self, learner, info)
+    self.spent.clear()
+
+
+def _accept_older_epochs(self: Learner, info: LeaderInfo) -> None:
+    replica = self._replica
+    self.epoch = info.epoch
+    self.phase = LearnerPhase.SYNC_START
+    replica.accepted_epoch = info.epoch
+    token = replica.outbox.token()
+    replica.writes.append(StoreAcceptedEpoch(info.epoch, token))
+    replica.outbox.send_after(token, self.link, AckEpoch(replica.history.last, replica.current_epoch))
+
+
+def _lead_newer_members(self: Leader, learner: LearnerState, info: FollowerInfo) -> None:
+    accepted = min(info.accepted_epoch, self.epoch) if self.epoch >= 0 else info.accepted_epoch
+    _receive_info(self, learner, FollowerInfo(info.sid, accepted, info.observer))
+
+
 _peer = Peer.__init__
 
 
@@ -147,6 +175,7 @@ def _history_without_its_tail(self: Leader, learner: LearnerState) -> None:
 Bounds = dict[str, Any]
 QUIET: Bounds = {"transactions": 1, "crashes": 0, "epochs": 1}
 CRASH: Bounds = {"transactions": 1, "crashes": 1, "epochs": 2}
+RIVALS: Bounds = {"transactions": 0, "crashes": 2, "epochs": 2}
 
 MUTANTS: dict[str, tuple[tuple[Patch, ...], Bounds, str]] = {
     "acknowledges before it is durable": (((Outbox, "send_after", _send_at_once),), QUIET, "CommittedLogDurability"),
@@ -166,6 +195,16 @@ MUTANTS: dict[str, tuple[tuple[Patch, ...], Bounds, str]] = {
         "CommittedLogDurability",
     ),
     "leads on against a more recent history": (((Leader, "_receive_epoch_ack", _never_abdicate),), CRASH, "NoError"),
+    "counts an ACKEPOCH of -1": (
+        ((Leader, "_receive_epoch_ack", _count_any_epoch_ack), (Leader, "_receive_info", _spend_nobody)),
+        RIVALS,
+        "Leadership1",
+    ),
+    "accepts an older epoch": (
+        ((Learner, "_receive_leader_info", _accept_older_epochs), (Leader, "_receive_info", _lead_newer_members)),
+        RIVALS,
+        "Leadership1",
+    ),
     "forgets the accepted epoch over a restart": (
         ((Peer, "__init__", _forget_the_accepted_epoch),),
         CRASH,
