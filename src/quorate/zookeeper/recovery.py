@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
-from quorate.consensus.zab.messages import epoch_of
+from quorate.consensus.zab.messages import LAST_COUNTER, epoch_of
 from quorate.errors import CorruptionError, StorageError, UsageError
 from quorate.storage.disk import Disk, Operation, Remove, Rename, Sync, Write
 from quorate.zookeeper.snapshot import load_snapshot_file, snapshot_file
@@ -59,12 +59,7 @@ class Recovery:
         tail = read_tail(log_disk, base, log_folder)
         self.tail = tail.entries
         self.last_zxid = last = max(base, tail.last_zxid)
-        if unreadable > last:
-            raise CorruptionError(
-                f"{data_folder}{FOLDER}/{SNAPSHOT_PREFIX}.{unreadable:x}",
-                0,
-                f"the snapshot is not readable, and the log ends at {last:#x} before it; transactions would be lost",
-            )
+        self._check_made_up_for(unreadable, last)
         if tree is None and tail.entries and not trust_empty_snapshot:
             raise StorageError(
                 f"{log_folder}{FOLDER}: the log has transactions, but there is no snapshot that they go on from"
@@ -108,23 +103,43 @@ class Recovery:
 
     # ---- snapshots
 
-    def _newest_snapshot(self) -> tuple[DataTree | None, int]:
-        """The newest readable snapshot, and the zxid of the newest unreadable one (-1 for none)."""
+    def _check_made_up_for(self, unreadable: list[int], last: int) -> None:
+        """Whether the log from an older snapshot on holds all that the unreadable ones did.
+
+        It need not: a member that was sent a snapshot by its leader never logged what is in it, and its log, which goes on in
+        a new epoch, looks complete from any older snapshot.
+        """
+        logged = {entry.zxid for entry in self.tail}
+        for zxid in unreadable:
+            if zxid > last:
+                problem = f"the log ends at {last:#x} before it"
+            elif zxid & LAST_COUNTER and zxid not in logged:
+                problem = f"the log, up to {last:#x}, lacks the transaction it was made after"
+            else:
+                continue
+            raise CorruptionError(
+                f"{self._data_folder}{FOLDER}/{SNAPSHOT_PREFIX}.{zxid:x}",
+                0,
+                f"the snapshot is not readable, and {problem}; transactions would be lost",
+            )
+
+    def _newest_snapshot(self) -> tuple[DataTree | None, list[int]]:
+        """The newest readable snapshot, and the zxids of the unreadable newer ones, newest first."""
         found = [(zxid_of(name, SNAPSHOT_PREFIX), name) for name in self._names]
         snapshots = sorted([item for item in found if item[0] >= 0], reverse=True)
-        unreadable = -1
+        unreadable: list[int] = []
         for zxid, name in snapshots:
             path = f"{FOLDER}/{name}"
             try:
                 return load_snapshot_file(self._pieces(path), self._data_folder + path), unreadable
             except CorruptionError as error:
                 _log.warning("snapshot skipped: %s", error)
-                unreadable = max(unreadable, zxid)
+                unreadable.append(zxid)
         if snapshots:
             raise CorruptionError(
                 f"{self._data_folder}{FOLDER}/{snapshots[0][1]}", 0, "neither this nor any older snapshot is readable"
             )
-        return None, -1
+        return None, []
 
     def _pieces(self, path: str) -> Iterator[bytes]:
         offset = 0

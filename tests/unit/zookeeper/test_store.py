@@ -266,6 +266,21 @@ class TestSnapshots:
         with pytest.raises(CorruptionError, match=r"snapshot\.9: offset 0: .* the log ends at 0x5 before it"):
             recover(tmp_path)
 
+    def test_an_unreadable_one_that_a_leader_sent(self, tmp_path: Path) -> None:
+        """The log goes on in a new epoch, which looks as if it followed any older snapshot as well."""
+        with Session(tmp_path) as session:
+            session.recover()
+            session.do(
+                partial(session.store.install_snapshot, apply(DataTree(), entries(EPOCH + 1, EPOCH + 9)), EPOCH + 9)
+            )
+            session.append(*entries(2 * EPOCH + 1, 2 * EPOCH + 3))
+        newest = tmp_path / FOLDER / "snapshot.100000009"
+        newest.write_bytes(newest.read_bytes()[:-3])
+        with pytest.raises(
+            CorruptionError, match="lacks the transaction it was made after; transactions would be lost"
+        ):
+            recover(tmp_path)
+
     def test_none_is_readable(self, tmp_path: Path) -> None:
         write_log(tmp_path, *entries(1, 3))
         (tmp_path / FOLDER / "snapshot.0").write_bytes(b"ZKSN")

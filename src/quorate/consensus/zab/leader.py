@@ -13,6 +13,7 @@ from enum import IntEnum
 
 from quorate.consensus.contract import NEVER, until
 from quorate.consensus.zab.messages import (
+    LAST_COUNTER,
     AckEpoch,
     Acks,
     Commits,
@@ -34,8 +35,6 @@ from quorate.consensus.zab.messages import (
 )
 from quorate.consensus.zab.replica import LearnerLost, Received, Replica, RoleChange, Synced, Touched
 from quorate.errors import LocalProtocolError, RemoteProtocolError
-
-LAST_COUNTER = 0xFFFFFFFF
 
 
 class Phase(IntEnum):

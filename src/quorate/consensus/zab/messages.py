@@ -10,6 +10,9 @@ A zxid is ``epoch << 32 | counter``.
 from collections.abc import Hashable
 from typing import Final
 
+LAST_COUNTER: Final = 0xFFFFFFFF
+"""The last counter of an epoch, and the bits of a zxid that count."""
+
 
 def epoch_of(zxid: int) -> int:
     return zxid >> 32
