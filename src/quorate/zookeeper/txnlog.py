@@ -13,7 +13,8 @@ What a crash explains
     - a sector it lies in reads as zeros from the record's beginning on, and all data behind it is within UNSYNCED_LIMIT:
       the whole of that may have been waiting for its sync.
 
-    Any other bad record is corruption: what is behind it was acknowledged, and cutting it would lose it silently.
+    Any other bad record is corruption: what is behind it was acknowledged, and cutting it would lose it silently. So is a
+    last record that is there to its end mark, no sector of it lost, and yet does not check out: no crash makes that.
 
 What is found at the end of a file that is not the newest was either cut by a crash between two runs, or rotted. The next
 file decides: it must go on with the very next zxid, or with a new epoch if the last record is incomplete, for a member
@@ -350,9 +351,24 @@ class LogReader:
             raise CorruptionError(
                 self.shown, offset, f"{what}, and {data_end - min(record_end, data_end)} bytes of data behind it"
             )
+        if not more and self._rotten(offset, record_end if length else 0, data_end):
+            raise CorruptionError(self.shown, offset, f"{what}, though the record was written to its end")
         self.torn = f"{what} at offset {offset}"
         self.incomplete = not whole
         self.more = more
+
+    def _rotten(self, offset: int, record_end: int, data_end: int) -> bool:
+        """Whether the last record, though bad, is there to its last byte: then a bit of it changed later.
+
+        ``record_end`` is 0 if its length can't be trusted; then it is the length that changed if the rest checks out.
+        """
+        if data_end == record_end:
+            return not self._lost_sector(offset, record_end)
+        if data_end - offset < _OVERHEAD + _SMALLEST_TXN or data_end - offset > UNSYNCED_LIMIT:
+            return False
+        data = self._disk.read(self.path, offset, data_end - offset)
+        checksum: int = RECORD.unpack_from(data)[0]
+        return data[-1] == END[0] and adler32(data[RECORD.size : -1]) == checksum
 
     def _data_end(self, offset: int) -> int:
         """The offset behind the last byte from ``offset`` on that is not zero; ``offset`` if all are."""
