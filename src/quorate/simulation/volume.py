@@ -73,6 +73,11 @@ class _File:
                 durable.write(*change)
         self.unsynced.clear()
 
+    def flip(self, offset: int, bit: int) -> None:
+        for content in (self.cached, self.durable):
+            if offset < len(content.data):
+                content.data[offset] ^= 1 << bit
+
     def lose_power(self, stream: Stream) -> None:
         """Nothing of what was unsynced, all of it, or some sectors of it."""
         if self.unsynced:
@@ -225,21 +230,18 @@ class Volume:
         self._durable.clear()
         self._unsynced.clear()
 
-    def flip_bit(self, stream: Stream, folder: str) -> str:
-        """Flip a bit of some file in the folder, in the cache and on disk; what it did, "" if there is none to flip."""
-        paths = [
-            path for path in sorted(self._files) if path.startswith(folder + "/") and self._files[path].cached.data
-        ]
-        if not paths:
-            return ""
-        path = stream.choice(paths)
-        file = self._files[path]
-        offset = stream.between(0, len(file.cached.data) - 1)
+    def flip_bit(self, path: str, stream: Stream) -> tuple[int, int]:
+        """Flip a bit of the file, in the cache and on disk; (offset, bit)."""
+        file = self._file(path)
+        offset = stream.between(0, max(len(file.cached.data), 1) - 1)
         bit = stream.between(0, 7)
-        for content in (file.cached, file.durable):
-            if offset < len(content.data):
-                content.data[offset] ^= 1 << bit
-        return f"{path}: bit {bit} of byte {offset}"
+        file.flip(offset, bit)
+        return offset, bit
+
+    def flip_back(self, path: str, offset: int, bit: int) -> None:
+        file = self._files.get(path)
+        if file is not None:
+            file.flip(offset, bit)
 
     def durable(self) -> "DurableView":
         return DurableView(self._durable)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quorate.errors import QuorateError
-from quorate.simulation.disk import VirtualDisk
+from quorate.simulation.drive import VirtualDisk
 from quorate.simulation.machine import SimulatedEnvironment
 from quorate.simulation.scheduler import Stream
 from quorate.simulation.volume import Volume
 from quorate.zookeeper.recovery import Recovery
-from quorate.zookeeper.txnlog import FOLDER
+from quorate.zookeeper.txnlog import FOLDER, LOG_PREFIX, SNAPSHOT_PREFIX, zxid_of
 
 if TYPE_CHECKING:
     from quorate.simulation.zookeeper.world import World
@@ -34,6 +34,7 @@ class MemberDisks:
         self._machine = world.machines[sid]
         self.failing = False
         self.trusted = True
+        self._flips: list[tuple[Volume, str, int, int]] = []
         self._steps_left = -1
         self._crash: Callable[[], None] | None = None
         for disk in self._disks:
@@ -98,14 +99,34 @@ class MemberDisks:
         self._volumes[0].syncs_to_fail = 1
 
     def flip_bit(self, stream: Stream) -> str:
-        """Flip some bit of some file; what it did, "" if there is no file."""
-        what = stream.choice(self._volumes).flip_bit(stream, FOLDER)
-        if what:
-            self.trusted = False
-        return what
+        """Flip some bit of a log or snapshot; what it did, "" if there is no file.
+
+        The epochs' files are spared: Apache's format has no checksum for them.
+        """
+        paths = [
+            (volume, f"{FOLDER}/{name}")
+            for volume in self._volumes
+            for name in volume.list(FOLDER)
+            if max(zxid_of(name, LOG_PREFIX), zxid_of(name, SNAPSHOT_PREFIX)) >= 0
+        ]
+        if not paths:
+            return ""
+        volume, path = stream.choice(paths)
+        self.trusted = False
+        offset, bit = volume.flip_bit(path, stream)
+        self._flips.append((volume, path, offset, bit))
+        return f"{path}: bit {bit} of byte {offset}"
+
+    def repair(self) -> None:
+        """Take back every flip whose file is still there."""
+        for volume, path, offset, bit in self._flips:
+            volume.flip_back(path, offset, bit)
+        self._flips.clear()
+        self.trusted = True
 
     def wipe(self) -> None:
         self.trusted = True
+        self._flips.clear()
         for volume in self._volumes:
             volume.wipe()
 

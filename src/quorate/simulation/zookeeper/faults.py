@@ -272,7 +272,6 @@ class Nemesis:
             what = world.disks[sid].flip_bit(Stream(draw, "bit"))
             if what:
                 world.damaged.add(sid)
-                world.promises[sid].forget()
                 world.note(kinds.FAULT, sid, f"bit flipped: {what}")
 
     def _draw_wipe(self) -> list[int]:

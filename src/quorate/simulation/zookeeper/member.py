@@ -94,7 +94,7 @@ class Life:
         world, sid = self.world, self.sid
         tree = member.server.tree
         promises = world.promises[sid]
-        if member.peer is not None:
+        if member.peer is not None and sid not in world.damaged:
             replica = member.peer.replica
             last, accepted, current = replica.history.last, replica.accepted_epoch, replica.current_epoch
             if promises.zxid > last:
@@ -169,11 +169,9 @@ class _Watch:
     def apply(self, entry: Entry) -> None:
         world, sid = self._world, self._sid
         server = self._member.server
-        known = entry.zxid <= server.tree.last_zxid
-        world.judge.applied(sid, entry.zxid, entry.payload, known)
+        world.judge.applied(sid, entry.zxid, entry.payload)
         self._apply(entry)
-        if not known:
-            world.applied(sid, entry.zxid, server.tree)
+        world.applied(sid, entry.zxid, server.tree)
 
     def adopt(self, tree: DataTree) -> None:
         self._world.judge.adopted(self._sid, tree.last_zxid)

@@ -110,7 +110,12 @@ class World:
             return
         self.probe("refused to start on a damaged disk")
         self.kill(sid, power=True, why=f"does not start: {error}")
-        self.wipe(sid)
+        if self.spare(sid):
+            self.wipe(sid)
+        else:
+            # what it holds is held by too few others: an operator would get it back from the disk, whatever that takes
+            self.probe("the only copy is repaired")
+            self.disks[sid].repair()
         self.scheduler.after(self.options["tick"], self.start, sid)
 
     def kill(self, sid: int, power: bool, why: str = "killed") -> None:
@@ -137,31 +142,32 @@ class World:
 
     def member_failed(self, life: Life, reason: str) -> None:
         """The member stops by itself, because of its disk."""
-        if not self.disks[life.sid].failing:
+        if not self.disks[life.sid].failing and life.sid not in self.damaged:
             self.violate(f"member {life.sid} stops: {reason}")
             return
         self.probe("stopped by its disk")
         self.scheduler.after(0, self._stop, life, reason)
 
     def _stop(self, life: Life, reason: str) -> None:
+        """A supervisor starts it again; if its disk is damaged it says so at the latest then."""
         if self.lives.get(life.sid) is life:
             self.kill(life.sid, power=True, why=reason)
-            if life.sid in self.wanted:
-                self.scheduler.after(self.options["tick"], self.start, life.sid)
+            self.scheduler.after(self.options["tick"], self.start, life.sid)
 
     def spare(self, sid: int) -> bool:
-        """Whether the member's disk may be damaged: enough other voters surely hold all that it holds."""
+        """Whether the member's disk may be emptied: enough other voters surely hold all that it holds or ever promised."""
         if sid not in self.voters:
             return True
-        mine = self.disks[sid].durable()
+        promises = self.promises[sid]
+        last, accepted = promises.zxid, promises.accepted_epoch
         member = self.member(sid)
-        if mine is None:
-            return sid in self.damaged
-        last, _, accepted = mine
+        mine = self.disks[sid].durable()
+        if mine is not None:
+            last, accepted = max(last, mine[0]), max(accepted, mine[2])
         if member is not None:
-            last = member.store.last_zxid
+            last = max(last, member.store.last_zxid)
             if member.peer is not None:
-                accepted = member.peer.replica.accepted_epoch
+                accepted = max(accepted, member.peer.replica.accepted_epoch)
         holders = 0
         for other in self.voters:
             if other != sid and other not in self.damaged:
