@@ -115,7 +115,9 @@ class LogAgreement:
         """The member leads the epoch, whose initial history ends with this entry and is committed by it."""
         if epoch in self._leaders:
             raise BrokenPromise(f"leadership: members {self._leaders[epoch][0]} and {sid} both lead epoch {epoch}")
-        missing = [other for other, _ in self._log[self._place(sid, zxid, "leads from") + 1 :] if epoch_of(other) < epoch]
+        missing = [
+            other for other, _ in self._log[self._place(sid, zxid, "leads from") + 1 :] if epoch_of(other) < epoch
+        ]
         if missing:
             raise BrokenPromise(
                 f"durability: leader {sid} of epoch {epoch} begins after {zxid:#x}, without {missing[0]:#x}, which is applied"
@@ -129,7 +131,9 @@ class LogAgreement:
         if known is None:
             raise BrokenPromise(f"leadership: learner {sid} serves in epoch {epoch}, which is not established")
         if known[0] != leader:
-            raise BrokenPromise(f"leadership: learner {sid} says that {leader} leads epoch {epoch}, but {known[0]} does")
+            raise BrokenPromise(
+                f"leadership: learner {sid} says that {leader} leads epoch {epoch}, but {known[0]} does"
+            )
         if self._place(sid, zxid, "serves") < self._place(sid, known[1], "serves"):
             raise BrokenPromise(
                 f"durability: learner {sid} serves in epoch {epoch} from {zxid:#x}, before its initial history {known[1]:#x}"
