@@ -10,11 +10,10 @@ from quorate.simulation.zookeeper.client import Client
 from quorate.simulation.zookeeper.member import CLIENT_PORT, address_of
 from quorate.simulation.zookeeper.workload import Workload
 from quorate.verification.history import History, Operation
+from quorate.verification.zookeeper.order import WRITES
 
 if TYPE_CHECKING:
     from quorate.simulation.zookeeper.world import World
-
-_WRITES = frozenset(("create", "delete", "set", "multi", "close"))
 
 
 class Clients:
@@ -30,16 +29,19 @@ class Clients:
             env = machine.start(Random(f"{world.seed}/client {number}"))
             stream = Stream(world.seed, f"client {number}")
             self._clients.append(Client(env, stream, f"c{number}", servers, timeout_ms, self.history, self._ended))
+        self._of = {f"c{number}": client for number, client in enumerate(self._clients, 1)}
         pace = max(options["duration"] // max(options["requests"], 1), 1)
-        self._workload = Workload(Stream(world.seed, "workload"), self._clients, pace)
+        self._workload = Workload(world.scheduler, Stream(world.seed, "workload"), self._clients, pace)
 
     def _ended(self, operation: Operation) -> None:
         """Whatever a client heard of as done is done for good."""
         world = self._world
-        if operation.outcome == "ok" and operation.name in _WRITES:
-            world.judge.acknowledged(operation.result["zxid"])
+        if operation.outcome == "ok":
+            if operation.name in WRITES:
+                world.judge.acknowledged(operation.result["zxid"])
+            self._workload.seen(self._of[operation.process.partition(".")[0]], operation)
         if world.trace.events is not None:
-            who = operation.process.split(".")[0]
+            who = operation.process.partition(".")[0]
             world.trace.note(world.scheduler.now, kinds.CLIENT, who, "", repr(operation))
 
     def start(self) -> None:

@@ -12,6 +12,7 @@ from quorate.simulation.scheduler import SECOND, Stream
 from quorate.simulation.zookeeper import options as swarm
 from quorate.simulation.zookeeper.clients import Clients
 from quorate.simulation.zookeeper.faults import Nemesis
+from quorate.simulation.zookeeper.requests import unpack_stat
 from quorate.simulation.zookeeper.world import World
 from quorate.verification import zookeeper as guarantees
 from quorate.zookeeper.txns import unpack_txn
@@ -120,11 +121,19 @@ class Run:
     def _judge(self) -> None:
         world = self.world
         log = [(zxid, unpack_txn(payload)) for zxid, payload in world.judge.log()]
-        violations = guarantees.check(self.clients.history, log)
+        history = self.clients.history
+        replay = guarantees.Replay(history, log)
+        violations = [*guarantees.check(history, replay), *guarantees.differences(replay.tree, self._shown())]
         if violations:
-            world.violate(
-                violations[0] if len(violations) == 1 else f"{violations[0]} (and {len(violations) - 1} more)"
-            )
+            more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+            world.violate(f"{violations[0]}{more}")
+
+    def _shown(self) -> dict[str, tuple[bytes, dict[str, int]]]:
+        """A member's tree, as a client would see it."""
+        member = self.world.member(self.world.members[0])
+        assert member is not None
+        nodes = member.server.tree.nodes
+        return {path: (node.data or b"", unpack_stat(node.stat())) for path, node in nodes.items()}
 
 
 class _Logged(logging.Handler):

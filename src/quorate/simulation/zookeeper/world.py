@@ -10,6 +10,7 @@ from quorate.errors import QuorateError
 from quorate.simulation import trace as kinds
 from quorate.simulation.machine import Machine
 from quorate.simulation.network import Conditions, Network
+from quorate.simulation.result import Violation
 from quorate.simulation.scheduler import Scheduler, Stream
 from quorate.simulation.trace import Trace
 from quorate.simulation.zookeeper.disks import MemberDisks
@@ -183,7 +184,7 @@ class World:
         self.kill(self._names[machine], power=True, why="killed in the middle of an event")
 
     def failed(self, machine: Machine, error: Exception) -> None:
-        self.violate(f"{machine.name}: {_told(error)}")
+        self.violate(str(error) if isinstance(error, Violation | BrokenPromise) else f"{machine.name}: {_told(error)}")
         self.error = error
 
     def stepped(self, machine: Machine) -> None:
