@@ -55,6 +55,8 @@ PENDING_MAX = 2000
 """Requests of one connection waiting for a write before it stops reading."""
 HANDSHAKE_TIMEOUT = 10_000 * MILLISECOND
 
+_CXID_MASK = 0x7FFFFFFF
+
 _WRITES = frozenset(
     (
         Op.CREATE,
@@ -78,12 +80,15 @@ _NEW, _CONNECTING, _ESTABLISHED, _CLOSED = range(4)
 
 
 class Pending:
-    """A request that waits: a write for its commit, anything else for the writes before it."""
+    """A request that waits: a write for its commit, anything else for the writes before it.
 
-    __slots__ = ("body", "op", "since", "write", "xid")
+    ``xid`` is the client's number for it, ``cxid`` ours (0 if nobody needs one)."""
 
-    def __init__(self, xid: int, op: int, body: bytes, write: bool, since: int) -> None:
+    __slots__ = ("body", "cxid", "op", "since", "write", "xid")
+
+    def __init__(self, xid: int, cxid: int, op: int, body: bytes, write: bool, since: int) -> None:
         self.xid = xid
+        self.cxid = cxid
         self.op = op
         self.body = body
         self.write = write
@@ -97,6 +102,7 @@ class ClientConnection:
         "_answered",
         "_connection",
         "_dirty",
+        "_first_cxid",
         "_last_answered",
         "_out",
         "_out_bytes",
@@ -129,6 +135,9 @@ class ClientConnection:
         self._out_bytes = 0
         self._dirty = False
         """The server flushes it at the end of the batch."""
+        self._first_cxid = 0
+        """What is added to the client's xids. Where a session goes on over another connection, requests of the one before may
+        still become transactions, and some clients (kazoo) count from 1 again: the same number would be another request's."""
         self._paused = False
         """The peer does not take what it is sent."""
         self._throttled = False
@@ -294,6 +303,7 @@ class ClientConnection:
             return
         server.stats.connection_revalidate_count += 1
         self.session = request.session
+        self._first_cxid = server.env.random.getrandbits(31)
         if request.password == session_password(request.session):
             server.reopen_session(self)
         else:
@@ -400,12 +410,13 @@ class ClientConnection:
         """A request that is not a read answered at once."""
         if op in _WRITES:
             self._server.stats.ops[op] += 1
-            self.pending.append(Pending(xid, op, body, True, now))
-            self._server.submit(self, xid, op, body)
+            cxid = xid + self._first_cxid & _CXID_MASK if self._first_cxid else xid
+            self.pending.append(Pending(xid, cxid, op, body, True, now))
+            self._server.submit(self, cxid, op, body)
         elif op == Op.AUTH:
             self._auth(xid, body)
         elif op == Op.PING or op in READS:
-            self.pending.append(Pending(xid, op, body, False, now))
+            self.pending.append(Pending(xid, 0, op, body, False, now))
         elif op == Op.SASL:
             # without SASL configured Apache answers with an empty token
             self._reply_at(xid, 0, 0, INT.pack(-1))
@@ -437,7 +448,7 @@ class ClientConnection:
             if isinstance(txn.record, CreateSession):
                 self.established(True)
             return
-        if not pending or pending[0].xid != txn.cxid or not pending[0].write:
+        if not pending or pending[0].cxid != txn.cxid or not pending[0].write:
             return
         waiting = pending.popleft()
         self._server.finished(1)
@@ -456,17 +467,17 @@ class ClientConnection:
         elif pending:
             self._drain()
 
-    def synced(self, xid: int) -> None:
+    def synced(self, cxid: int) -> None:
         """The sync is done: everything committed before it has been applied here."""
         pending = self.pending
-        if not pending or pending[0].xid != xid or pending[0].op != Op.SYNC:
+        if not pending or pending[0].cxid != cxid or pending[0].op != Op.SYNC:
             return
         waiting = pending.popleft()
         self._server.finished(1)
         try:
-            self._reply(xid, 0, sync_body(waiting.body))
+            self._reply(waiting.xid, 0, sync_body(waiting.body))
         except RequestError as error:
-            self._reply(xid, error.code, b"")
+            self._reply(waiting.xid, error.code, b"")
         self._answered += 1
         self._last_answered = waiting
         if pending:

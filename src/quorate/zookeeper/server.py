@@ -267,9 +267,9 @@ class Server:
 
     # ---- requests
 
-    def submit(self, connection: ClientConnection, xid: int, op: int, body: bytes) -> None:
+    def submit(self, connection: ClientConnection, cxid: int, op: int, body: bytes) -> None:
         self.outstanding += 1
-        self._route(Request(connection.session, xid, op, body, connection.identities, HERE))
+        self._route(Request(connection.session, cxid, op, body, connection.identities, HERE))
 
     def _route(self, request: Request) -> None:
         if self._preparer is not None:

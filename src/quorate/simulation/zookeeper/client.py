@@ -5,7 +5,7 @@ up after two thirds, comes back with the last zxid it has seen and sets its watc
 session that the server no longer knows ends the process of the history; a new one begins under another name.
 
 It is as strict as an original client about what comes back: replies in the order of the requests, nothing unasked for but
-watch events.
+watch events. It numbers its requests through, or from 1 again on each connection, as kazoo does.
 """
 
 import struct
@@ -66,7 +66,8 @@ class Watches:
 
 
 class Client:
-    """``ended`` hears of every operation that has come to its end. ``name`` is that of the present session."""
+    """``ended`` hears of every operation that has come to its end. ``name`` is that of the present session, ``xid`` the number of
+    its latest request; ``counts_anew``: these begin at 1 on every connection."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Client:
         timeout_ms: int,
         history: History,
         ended: Callable[[Operation], None],
+        counts_anew: bool = False,
     ) -> None:
         self.history = history
         self.session = 0
@@ -85,6 +87,8 @@ class Client:
         self.timeout_ms = timeout_ms
         """What the server granted."""
         self.last_zxid = 0
+        self.xid = 0
+        self._counts_anew = counts_anew
         self._env = env
         self._stream = stream
         self._name = name
@@ -131,6 +135,8 @@ class Client:
     def _connect(self) -> None:
         host, port = self._servers[self._next_server]
         self._next_server = (self._next_server + 1) % len(self._servers)
+        if self._counts_anew:
+            self.xid = 0
         self._link = _Link(self, self._env)
         timeout_ms = max(self.timeout_ms // len(self._servers), 1)
         self._env.connect(host, port, self._link, timeout_ms)
@@ -232,8 +238,7 @@ class _Link:
         self._env = env
         self._connection: Connection | None = None
         self._buffer = b""
-        self._xid = 0
-        self._answered = 0
+        self._answered = client.xid
         self._heard = 0
         self._sent = 0
         self._timer: Timer | None = None
@@ -242,9 +247,10 @@ class _Link:
     # ---- out
 
     def send(self, operation: Operation, op: int, body: bytes) -> None:
-        self._xid += 1
+        client = self._client
+        client.xid += 1
         self.requests.append(operation)
-        self.write(self._xid, op, body)
+        self.write(client.xid, op, body)
 
     def write(self, xid: int, op: int, body: bytes) -> None:
         assert self._connection is not None

@@ -28,7 +28,10 @@ class Clients:
             machine = world.client_machine(number)
             env = machine.start(Random(f"{world.seed}/client {number}"))
             stream = Stream(world.seed, f"client {number}")
-            self._clients.append(Client(env, stream, f"c{number}", servers, timeout_ms, self.history, self._ended))
+            anew = stream.chance(0.5)
+            self._clients.append(
+                Client(env, stream, f"c{number}", servers, timeout_ms, self.history, self._ended, anew)
+            )
         self._of = {f"c{number}": client for number, client in enumerate(self._clients, 1)}
         pace = max(options["duration"] // max(options["requests"], 1), 1)
         self._workload = Workload(world.scheduler, Stream(world.seed, "workload"), self._clients, pace)

@@ -114,14 +114,14 @@ def _read_on_arrival(self: ClientConnection, xid: int, op: int, body: bytes, now
     try:
         answer = READS[op](self._server.tree, body, self)
     except RequestError as error:
-        self.pending.append(Pending(xid, _REFUSAL, LONG.pack(error.code), False, now))
+        self.pending.append(Pending(xid, 0, _REFUSAL, LONG.pack(error.code), False, now))
     else:
-        self.pending.append(Pending(xid, _ANSWER, answer, False, now))
+        self.pending.append(Pending(xid, 0, _ANSWER, answer, False, now))
 
 
 def _answer_whoever_waits(self: ClientConnection, txn: Txn, outcome: Outcome) -> None:
     if self.pending and self.pending[0].op == getattr(txn.record, "op", -1):
-        txn.cxid = self.pending[0].xid
+        txn.cxid = self.pending[0].cxid
     _committed(self, txn, outcome)
 
 
