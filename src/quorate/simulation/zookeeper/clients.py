@@ -65,6 +65,14 @@ class Clients:
     def idle(self) -> bool:
         return all(client.outstanding == 0 and client.connected for client in self._clients)
 
+    def sessions(self) -> set[int]:
+        """Those that a client holds."""
+        return {client.session for client in self._clients}
+
+    @property
+    def disconnections(self) -> int:
+        return sum(operation.name in ("disconnected", "expired") for operation in self.history.operations)
+
     def state(self) -> str:
         return ", ".join(
             f"{client.name} {'connected' if client.connected else 'away'} {client.outstanding} open"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from quorate.consensus.zab.messages import AckEpoch, Acks, Diff, LeaderInfo, Message, NewLeader, Snap, Trunc, UpToDate
 from quorate.consensus.zab.replica import Append, WriteRequest
 from quorate.simulation import trace as kinds
+from quorate.simulation.machine import Machine
 from quorate.simulation.scheduler import MILLISECOND, Stream
 from quorate.simulation.zookeeper.world import World
 
@@ -195,10 +196,7 @@ class Nemesis:
         if both:
             pairs += [(b, a) for a, b in pairs]
         for source, target in pairs:
-            a, b = machines[source], machines[target]
-            network.block(a, b)
-            world.trace.note(scheduler.now, kinds.FAULT, a.name, b.name, f"cut for {duration / MILLISECOND:.1f} ms")
-            scheduler.after(duration, self._unblock, source, target)
+            self._cut(machines[source], machines[target], duration)
         stream = Stream(resets, "resets")
         for end in network.ends:
             cut = any(end.machine is machines[b] and end.other.machine is machines[a] for a, b in pairs)
@@ -206,12 +204,17 @@ class Nemesis:
                 scheduler.after(stream.between(0, duration), self._give_up, end)
 
     def _give_up(self, end: Any) -> None:
-        if end.open:
+        if self._active and end.open:
             self._world.network.reset(end)
 
-    def _unblock(self, source: int, target: int) -> None:
+    def _cut(self, a: Machine, b: Machine, duration: int) -> None:
         world = self._world
-        a, b = world.machines[source], world.machines[target]
+        world.network.block(a, b)
+        world.trace.note(world.scheduler.now, kinds.FAULT, a.name, b.name, f"cut for {duration / MILLISECOND:.1f} ms")
+        world.scheduler.after(duration, self._unblock, a, b)
+
+    def _unblock(self, a: Machine, b: Machine) -> None:
+        world = self._world
         world.network.unblock(a, b)
         world.trace.note(world.scheduler.now, kinds.FAULT, a.name, b.name, "cut ends")
 
@@ -295,6 +298,21 @@ class Nemesis:
     def _silent_client(self, which: int, duration: int) -> None:
         clients = self._world.client_machines
         clients[which % len(clients)].pause(self._world.scheduler.now + duration)
+
+    def _draw_cut_client(self) -> list[Any]:
+        """Cut a client off from some members, in one direction or both."""
+        stream, members = self._stream, self._world.members
+        some = stream.shuffled(members)[: stream.between(1, len(members))]
+        return [stream.between(0, 1 << 20), some, stream.between(0, 2), self._block_for()]
+
+    def _cut_client(self, which: int, sids: list[int], direction: int, duration: int) -> None:
+        world = self._world
+        client = world.client_machines[which % len(world.client_machines)]
+        for sid in sids:
+            member = world.machines[sid]
+            pairs = [(client, member), (member, client)]
+            for a, b in pairs if direction == 2 else pairs[direction : direction + 1]:
+                self._cut(a, b, duration)
 
     # ---- the sniper (world.Sniper)
 

@@ -30,6 +30,7 @@ FAULTS: Final = (
     "wipe",
     "sniper",
     "silent_client",
+    "cut_client",
 )
 
 
@@ -61,6 +62,7 @@ def draw(seed: int) -> dict[str, Any]:
         "sniper": stream.choice((0.005, 0.03, 0.1)),
         "core_only": stream.chance(0.3),
         "blind": stream.chance(0.25),
+        "expiry": stream.chance(0.3),
         "schedule": None,
     }
     return options
@@ -123,6 +125,7 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("no batching", batching=0.0)
     change("honest votes", blind=False)
     change("everyone in the end", core_only=False)
+    change("no wait for sessions to expire", expiry=False)
     change("one disk", two_disks=False)
     change("no preallocation", preallocate=0)
     change("a long commit log", commit_log=500)

@@ -43,6 +43,8 @@ class Run:
         self._faults()
         if not world.failure:
             self._recover()
+        if not world.failure and self.options["expiry"]:
+            self._expire()
         if not world.failure:
             self._judge()
         return self._result()
@@ -98,6 +100,20 @@ class Run:
         self._until(lambda: self.clients.idle() and world.converged(members), "the members do not converge", members)
         if not world.failure:
             world.compare_trees(members)
+
+    def _expire(self) -> None:
+        """Sessions that no client holds any more expire; the others are not disturbed."""
+        world = self.world
+        world.trace.note(world.scheduler.now, kinds.PHASE, "", text="sessions without a client expire")
+        held, disconnections = self.clients.sessions(), self.clients.disconnections
+        self._until(lambda: self._sessions() == held, "sessions without a client do not expire", world.members)
+        if not world.failure and self.clients.disconnections != disconnections:
+            world.violate("sessions: a client lost its connection or session when nothing was wrong")
+
+    def _sessions(self) -> set[int]:
+        """As the leader knows them."""
+        leader = self.world.member(self.world.leader())
+        return set() if leader is None else set(leader.server.tree.sessions)
 
     def _until(self, condition: Callable[[], bool], failure: str, members: tuple[int, ...]) -> None:
         world = self.world
