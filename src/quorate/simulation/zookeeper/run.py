@@ -106,7 +106,11 @@ class Run:
         world = self.world
         world.trace.note(world.scheduler.now, kinds.PHASE, "", text="sessions without a client expire")
         held, disconnections = self.clients.sessions(), self.clients.disconnections
-        self._until(lambda: self._sessions() == held, "sessions without a client do not expire", world.members)
+        self._until(
+            lambda: self._sessions() == held and world.converged(world.members),
+            "sessions without a client do not expire",
+            world.members,
+        )
         if not world.failure and self.clients.disconnections != disconnections:
             world.violate("sessions: a client lost its connection or session when nothing was wrong")
 

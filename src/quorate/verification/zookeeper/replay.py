@@ -106,7 +106,8 @@ class Replay:
             if result["path"] != record.path or not self._rightly_named(op.key, op.value, record.path):
                 self._find(f"writes: {told(op)} created {record.path}, and was told {result['path']}")
         elif op.name == "set":
-            self._compare(op, "stat", result["stat"], self.tree.node(op.key).stat())
+            node = self.tree.nodes.get(op.key)
+            self._compare(op, "stat", result["stat"], None if node is None else node.stat())
         elif op.name == "multi":
             assert isinstance(record, Multi)
             for (name, path, value), part, shown in zip(op.value["ops"], record.parts, result["results"], strict=True):
@@ -119,7 +120,8 @@ class Replay:
         if not value.get("sequential"):
             return path == asked
         # this creation has been counted already
-        return path == sequential_name(asked, self.tree.node(parent_of(path)).creates - 1)
+        parent = self.tree.nodes.get(parent_of(path))
+        return parent is not None and path == sequential_name(asked, parent.creates - 1)
 
     # ---- reads
 
