@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quorate.consensus.zab.election import Election
 from quorate.consensus.zab.messages import AckEpoch, Acks, Entry, LeaderInfo, Message, State, first_zxid
 from quorate.consensus.zab.peer import Drained, Peer
-from quorate.consensus.zab.replica import InstallSnapshot, RoleChange, Truncate, WriteRequest
+from quorate.consensus.zab.replica import Append, InstallSnapshot, RoleChange, Truncate, WriteRequest
 from quorate.simulation import trace as kinds
 from quorate.simulation.machine import Machine, SimulatedEnvironment
 from quorate.simulation.scheduler import MILLISECOND, Stream
@@ -36,17 +36,19 @@ def address_of(sid: int) -> str:
 class Promises:
     """What a member has told others that its disk holds, over all its lives; recovery must find it there."""
 
-    __slots__ = ("accepted_epoch", "current_epoch", "zxid")
+    __slots__ = ("accepted_epoch", "current_epoch", "written", "zxid")
 
     def __init__(self) -> None:
         self.zxid = 0
         """The last entry acknowledged, unless the member has since been told to cut its log or to take another state."""
         self.accepted_epoch = 0
         self.current_epoch = 0
+        self.written = 0
+        """The last entry written, synced or not: a leader's own log counts for a quorum without a message."""
 
     def forget(self) -> None:
         """The disk was damaged or emptied: the operator, not the member, broke these."""
-        self.zxid = self.accepted_epoch = self.current_epoch = 0
+        self.zxid = self.accepted_epoch = self.current_epoch = self.written = 0
 
 
 class Life:
@@ -227,8 +229,12 @@ class _Watch:
 
     def write(self, write: WriteRequest) -> None:
         world = self._world
-        if isinstance(write, Truncate | InstallSnapshot):
-            world.promises[self._sid].zxid = 0
+        promises = world.promises[self._sid]
+        if isinstance(write, Append):
+            promises.written = write.entries[-1].zxid
+        elif isinstance(write, Truncate | InstallSnapshot):
+            promises.written = write.zxid
+            promises.zxid = 0
         if world.sniper is not None:
             world.sniper.written(self._sid, write)
         world.probe(type(write).__name__)

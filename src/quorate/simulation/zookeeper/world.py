@@ -160,7 +160,7 @@ class World:
         if sid not in self.voters:
             return True
         promises = self.promises[sid]
-        last, accepted = promises.zxid, promises.accepted_epoch
+        last, accepted = max(promises.zxid, promises.written), promises.accepted_epoch
         member = self.member(sid)
         mine = self.disks[sid].durable()
         if mine is not None:
