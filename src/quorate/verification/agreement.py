@@ -43,6 +43,10 @@ class LogAgreement:
         """(zxid, payload) of everything applied by anyone, in order."""
         return self._log[1:]
 
+    def committed(self, zxid: int) -> bool:
+        """Whether anyone has applied this entry."""
+        return zxid in self._places
+
     # ---- entries
 
     def proposed(self, sid: int, zxid: int, payload: bytes) -> None:

@@ -348,7 +348,7 @@ class Member:
             parser = write.snapshot
             assert isinstance(parser, SnapshotParser)
             parser.tree.last_zxid = write.zxid
-            self.store.install_snapshot(parser.tree, write.zxid, done)
+            self.store.install(parser.tree, write.zxid, write.entries, done)
 
     def _done(self, token: int) -> Callable[[StorageError | None], None]:
         """The writes go to several files, but the core is told of them in their order."""

@@ -12,6 +12,7 @@ from typing import Final
 from quorate.consensus.zab.messages import LAST_COUNTER, epoch_of
 from quorate.errors import CorruptionError, StorageError, UsageError
 from quorate.storage.disk import Disk, Operation, Remove, Rename, Sync, Write
+from quorate.zookeeper.installation import Installation, Step, leftovers, pending
 from quorate.zookeeper.snapshot import load_snapshot_file, snapshot_file
 from quorate.zookeeper.tree import DataTree
 from quorate.zookeeper.txnlog import (
@@ -52,11 +53,13 @@ class Recovery:
         data_disk.make_folder(FOLDER)
         self._names = names = data_disk.list(FOLDER)
         self._check_folders(log_disk.list(FOLDER))
-        tree, unreadable = self._newest_snapshot()
+        installation = pending(names)
+        tree, unreadable = self._newest_snapshot() if installation is None else self._installed(installation)
         self.snapshot_zxid = -1 if tree is None else tree.last_zxid
         """-1 if there is none."""
         base = max(self.snapshot_zxid, 0)
-        tail = read_tail(log_disk, base, log_folder)
+        installed = None if installation is None else installation.read_log(log_disk, log_folder)
+        tail = read_tail(log_disk, base, log_folder) if installed is None else installed
         self.tail = tail.entries
         self.last_zxid = last = max(base, tail.last_zxid)
         self._check_made_up_for(unreadable, last)
@@ -75,15 +78,21 @@ class Recovery:
             if not tail.entries:
                 self._first_snapshot(tree)
         self.tree = tree
-        removed = {step.path for group in tail.repairs for step in group if isinstance(step, Remove)}
-        read = [path for _, path in files_from(log_files(log_disk), base) if path not in removed]
-        self.steps = [(log_disk, group) for group in tail.repairs]
+        self.steps: list[Step] = []
         """To be made durable, one after the other, before anything is stored or promised.
 
         What was read may be in the system's cache alone: a process that was killed may have written it and not lived to
         sync it. The log goes on in a new file, whose syncs would not cover it.
         """
-        self.steps.append((log_disk, [*[Sync(path) for path in read], Sync(FOLDER)]))
+        if installation is not None:
+            self.steps.append((data_disk, [Sync(FOLDER)]))
+            self.steps += installation.steps(log_disk, data_disk)
+        self.steps += [(log_disk, group) for group in tail.repairs]
+        read: list[Operation] = []
+        if installed is None:
+            removed = {step.path for group in tail.repairs for step in group if isinstance(step, Remove)}
+            read += [Sync(path) for _, path in files_from(log_files(log_disk), base) if path not in removed]
+        self.steps.append((log_disk, [*read, *leftovers(log_disk), Sync(FOLDER)]))
         self.steps.append((data_disk, [*self._repairs, Sync(FOLDER)]))
 
     def _check_folders(self, log_names: list[str]) -> None:
@@ -140,6 +149,14 @@ class Recovery:
                 f"{self._data_folder}{FOLDER}/{snapshots[0][1]}", 0, "neither this nor any older snapshot is readable"
             )
         return None, []
+
+    def _installed(self, installation: Installation) -> tuple[DataTree, list[int]]:
+        """The snapshot of a history that a crash kept from getting its name."""
+        _log.warning(
+            "a crash interrupted the installation of the leader's state as of %#x; going on", installation.zxid
+        )
+        path = installation.path
+        return load_snapshot_file(self._pieces(path), self._data_folder + path), []
 
     def _pieces(self, path: str) -> Iterator[bytes]:
         offset = 0

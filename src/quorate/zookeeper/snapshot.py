@@ -45,7 +45,7 @@ _OPEN_KEY: Final = -1
 _SEALED_ACL: Final[Acl] = intern_acl((AclEntry(0, "world", "anyone"),))
 """Lets nobody do anything: for a node whose own list the snapshot lacks, until replay gives it back."""
 
-_NAME = re.compile(r"(?:.*/)?snapshot\.([0-9a-fA-F]{1,16})(\.gz|\.snappy)?\Z")
+_NAME = re.compile(r"(?:.*/)?(?:installed\.[0-9a-f]+\.)?snapshot\.([0-9a-fA-F]{1,16})(\.gz|\.snappy)?\Z")
 
 
 # ---- writing

@@ -22,18 +22,17 @@ from quorate.consensus.zab.messages import Entry
 from quorate.errors import QuorateError, StorageError
 from quorate.runtime.environment import MILLISECOND, Environment
 from quorate.storage.disk import Disk, Done, Operation, Remove, Rename, Sync
+from quorate.zookeeper.installation import PREFIX, Installation
 from quorate.zookeeper.recovery import ACCEPTED_EPOCH, CURRENT_EPOCH, Recovery, epoch_operations, snapshot_paths
 from quorate.zookeeper.snapshot import snapshot_file
 from quorate.zookeeper.snapshotwriter import CHUNK_BYTES, SnapshotWriter
 from quorate.zookeeper.tree import DataTree
-from quorate.zookeeper.txnlog import FOLDER, SNAPSHOT_PREFIX, TxnLog, cut_after, zxid_of
+from quorate.zookeeper.txnlog import FOLDER, SNAPSHOT_PREFIX, TxnLog, cut_after
 
 _log = logging.getLogger(__name__)
 
 _REST: Final = 2
 """A snapshot of what is being served rests this many times as long as it works."""
-_INSTALLED: Final = "installed."
-"""Marks the temporary file of a leader's snapshot, so that it never meets that of our own."""
 
 
 class StoreSettings:
@@ -170,19 +169,15 @@ class Store:
                     f" {SNAPSHOT_PREFIX}.{self.snapshot_zxid:x} already holds what came after; empty the data folder to"
                     " have the member rebuilt from its peers"
                 )
-            self._after_flush(lambda: self._cut(zxid, True, finished), finished)
+            self._after_flush(lambda: self._cut(zxid, finished), finished)
 
         self._run(start, done)
 
-    def _cut(self, zxid: int, exact: bool, finished: Done) -> None:
-        """Remove the log after ``zxid``, which, if ``exact``, it must hold."""
-        if self._txn_log.last_zxid <= zxid and not exact:
-            self._txn_log.restart(zxid)
-            finished(None)
-            return
+    def _cut(self, zxid: int, finished: Done) -> None:
+        """Remove the log after ``zxid``, which it must hold."""
         groups, last = cut_after(self._log_disk, zxid)
         last = max(last, self.snapshot_zxid, 0)  # zxid 0, before the first transaction, is held by every log
-        if exact and last != zxid:
+        if last != zxid:
             raise StorageError(
                 f"{self._settings.log_folder}{FOLDER}: the log cannot be cut after {zxid:#x}, which it does not hold; before"
                 f" that it has {last:#x}"
@@ -204,36 +199,43 @@ class Store:
 
         self._run(start, done)
 
-    def install_snapshot(self, tree: DataTree, zxid: int, done: Done) -> None:
-        """Make ``tree``, the leader's state as of ``zxid``, what recovery starts from; nothing of the log after it stays.
-
-        The log is cut before the snapshot appears and newer snapshots go after that: at every moment a crash leaves
-        either the old history, or a beginning of it, or the new one, but never a mixture.
-        """
+    def install(self, tree: DataTree, zxid: int, entries: Sequence[Entry], done: Done) -> None:
+        """Make ``tree``, the leader's state as of ``zxid``, and ``entries`` after it the whole history, in place of the present
+        one: a crash leaves all of either (installation.py)."""
+        last = entries[-1].zxid if entries else zxid
+        installation = Installation(zxid, entries[0].zxid if entries else 0)
 
         def start(finished: Done) -> None:
             self._cancel_snapshot()
             began = self._env.now()
-            temporary, final = snapshot_paths(zxid, _INSTALLED)
+            temporary, _ = snapshot_paths(zxid, PREFIX)
 
             def written(error: StorageError | None) -> None:
-                if error is not None:
-                    finished(error)
+                if error is None and entries:
+                    TxnLog(self._log_disk, zxid, 0, 0, PREFIX).append(entries, logged)
                 else:
-                    self._after_flush(lambda: self._cut(zxid, False, cut), finished)
+                    logged(error)
 
-            def cut(error: StorageError | None) -> None:
+            def logged(error: StorageError | None) -> None:
+                if error is None:
+                    # nothing of the old log may come to the disk after the new history counts
+                    self._after_flush(
+                        lambda: self._steps([installation.commit(self._data_disk, temporary)], committed), finished
+                    )
+                else:
+                    finished(error)
+
+            def committed(error: StorageError | None) -> None:
                 if error is not None:
                     finished(error)
                     return
-                steps: list[tuple[Disk, list[Operation]]] = [
-                    (self._data_disk, [Rename(temporary, final), Sync(FOLDER)])
-                ]
-                names = self._data_disk.list(FOLDER)
-                newer = [Remove(f"{FOLDER}/{name}") for name in names if zxid_of(name, SNAPSHOT_PREFIX) > zxid]
-                if newer:
-                    steps.append((self._data_disk, [*newer, Sync(FOLDER)]))
-                self._steps(steps, installed)
+                self._txn_log.restart(last)
+                try:
+                    steps = installation.steps(self._log_disk, self._data_disk)
+                except QuorateError as problem:
+                    finished(_as_storage_error(problem))
+                else:
+                    self._steps(steps, installed)
 
             def installed(error: StorageError | None) -> None:
                 if error is None:

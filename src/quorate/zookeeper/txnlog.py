@@ -116,7 +116,8 @@ class _Waiting:
 class TxnLog:
     """Appends to the log on ``disk``. Sizes are bytes; ``preallocate`` 0 turns that off, ``roll_at`` 0 never rolls.
 
-    A new file is begun for the first append, after :meth:`roll`, and when a file has grown beyond ``roll_at``.
+    A new file is begun for the first append, after :meth:`roll`, and when a file has grown beyond ``roll_at``. ``prefix`` is
+    put before the files' names.
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class TxnLog:
         "_offset",
         "_path",
         "_preallocate",
+        "_prefix",
         "_roll_at",
         "_unsynced",
         "_waiting",
@@ -133,8 +135,11 @@ class TxnLog:
         "last_zxid",
     )
 
-    def __init__(self, disk: Disk, last_zxid: int, preallocate: int = 64 << 20, roll_at: int = 0) -> None:
+    def __init__(
+        self, disk: Disk, last_zxid: int, preallocate: int = 64 << 20, roll_at: int = 0, prefix: str = ""
+    ) -> None:
         self._disk = disk
+        self._prefix = prefix
         self._preallocate = preallocate
         self._roll_at = roll_at
         self._path = ""
@@ -189,7 +194,7 @@ class TxnLog:
         operations: list[Operation] = []
         path = self._path
         if not path:
-            path = self._path = f"{FOLDER}/{log_name(first)}"
+            path = self._path = f"{FOLDER}/{self._prefix}{log_name(first)}"
             self._offset = self._allocated = len(_FILE_HEADER)
             # a file of this name can only be one without a transaction
             operations += (Remove(path), Write(path, 0, [_FILE_HEADER]), Sync(FOLDER))

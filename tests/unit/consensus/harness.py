@@ -212,7 +212,7 @@ class Store:
         else:
             assert isinstance(write, InstallSnapshot)
             self.base = write.zxid
-            self.log = []
+            self.log = list(write.entries)
 
 
 class Member:

@@ -3,8 +3,8 @@
 import pytest
 from tests.unit.consensus.harness import SYNC_LIMIT, TICK, Ensemble, Solo, entries, zxid
 
-from quorate.consensus.zab.leader import LAST_COUNTER
 from quorate.consensus.zab.messages import (
+    LAST_COUNTER,
     REQUEST,
     SYNC,
     AckEpoch,
@@ -258,7 +258,7 @@ def test_the_last_zxid_of_an_epoch_ends_it() -> None:
     solo = leader()
     assert solo.peer.leader is not None
     # as if 2**32 - 2 proposals had been made
-    solo.peer.replica.history.reset(zxid(1, LAST_COUNTER - 1))
+    solo.peer.replica.history = solo.peer.replica.history.replacement(zxid(1, LAST_COUNTER - 1))
     solo.peer.leader.last_proposed = zxid(1, LAST_COUNTER - 1)
     assert solo.peer.propose(b"last") == zxid(1, LAST_COUNTER)
     assert not solo.peer.leading

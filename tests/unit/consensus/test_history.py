@@ -87,10 +87,8 @@ def test_before_and_after_meet_at_a_common_point() -> None:
     assert history.after(zxid(1, 3)) == entries(4, 1, 2)
 
 
-def test_reset_starts_over_from_a_snapshot() -> None:
-    history = History(0, entries(1, 1, 5), 10)
-    history.commit(zxid(1, 2))
-    history.reset(zxid(1, 4))
+def test_a_replacement_starts_over_from_a_snapshot() -> None:
+    history = History(0, entries(1, 1, 5), 10).replacement(zxid(1, 4))
     assert (history.base, history.committed, history.last) == (zxid(1, 4),) * 3
     assert history.after(zxid(1, 4)) == []
     history.append(entry(1, 5))

@@ -77,7 +77,7 @@ def test_proposals_of_the_epoch_that_came_before_newleader_are_acknowledged() ->
     assert solo.take(-1) == [NEWLEADER_ACK, Acks(zxid(7, 2), zxid(7, 3))]
 
 
-def test_the_log_goes_on_only_after_a_snapshot_is_durable() -> None:
+def test_a_snapshot_and_what_follows_it_replace_the_history_as_one() -> None:
     solo = learner(tail=entries(1, 1, 9), accepted_epoch=1, current_epoch=1)
     solo.receive(
         -1,
@@ -86,11 +86,11 @@ def test_the_log_goes_on_only_after_a_snapshot_is_durable() -> None:
         NewLeader(first_zxid(7)),
         Proposals(entries(7, 1, 1)),
     )
-    assert [type(write) for write in solo.writes] == [Truncate, InstallSnapshot]
+    assert [type(write) for write in solo.writes] == [InstallSnapshot]
     done = solo.persist()
-    assert [type(write) for write in done] == [Truncate, InstallSnapshot, Append, StoreCurrentEpoch, Append]
-    assert isinstance(done[2], Append)
-    assert done[2].entries == entries(6, 1, 2)
+    assert [type(write) for write in done] == [InstallSnapshot, StoreCurrentEpoch, Append]
+    assert isinstance(done[0], InstallSnapshot)
+    assert (done[0].zxid, done[0].entries) == (zxid(1, 4), entries(6, 1, 2))
     assert solo.take(-1) == [NEWLEADER_ACK, Acks(zxid(7, 1), zxid(7, 1))]
 
 
@@ -184,8 +184,8 @@ def test_proposals_that_a_snapshot_or_the_log_holds_already_are_skipped() -> Non
     solo = learner()
     solo.receive(-1, Snap(zxid(6, 8), "state"), Proposals(entries(6, 7, 9)), NewLeader(first_zxid(7)))
     done = solo.persist()
-    assert isinstance(done[1], Append)
-    assert done[1].entries == entries(6, 9, 9)
+    assert isinstance(done[0], InstallSnapshot)
+    assert done[0].entries == entries(6, 9, 9)
 
 
 def test_a_hole_in_the_proposals_is_the_leaders_fault() -> None:
@@ -224,12 +224,25 @@ def test_what_was_received_gets_to_the_log_when_it_stops_following() -> None:
     assert solo.take(-1) == []
 
 
-def test_what_waits_for_a_snapshot_leaves_the_history_when_it_stops_following() -> None:
-    solo = learner()
-    solo.receive(-1, Snap(zxid(6, 8), "state"), Proposals(entries(6, 9, 10)))
+def test_nothing_is_given_up_for_a_snapshot_before_newleader() -> None:
+    """What this member holds may be committed, and what the leader has sent so far need not hold it yet."""
+    solo = learner(tail=entries(1, 1, 9), accepted_epoch=1, current_epoch=1)
+    solo.receive(-1, Snap(zxid(1, 4), "state"), Proposals(entries(6, 1, 2)))
+    assert solo.writes == []
+    assert solo.events == []
     solo.peer.disconnected(0, -1)
     solo.drain()
-    assert solo.peer.replica.history.last == zxid(6, 8)
+    assert solo.peer.replica.history.last == zxid(1, 9)
+    assert solo.persist() == []
+
+
+def test_what_waits_for_a_snapshot_leaves_the_history_when_it_stops_following() -> None:
+    solo = learner()
+    solo.receive(-1, Snap(zxid(6, 8), "state"), Proposals(entries(6, 9, 10)), NewLeader(first_zxid(7)))
+    solo.receive(-1, Proposals(entries(7, 1, 2)))
+    solo.peer.disconnected(0, -1)
+    solo.drain()
+    assert solo.peer.replica.history.last == zxid(6, 10)
     assert [type(write) for write in solo.persist()] == [InstallSnapshot]
 
 

@@ -260,7 +260,7 @@ class TestSnapshots:
         with Session(tmp_path) as session:
             session.recover()
             session.append(*entries(1, 5))
-            session.do(partial(session.store.install_snapshot, apply(DataTree(), entries(1, 9)), 9))
+            session.do(partial(session.store.install, apply(DataTree(), entries(1, 9)), 9, []))
         newest = tmp_path / FOLDER / "snapshot.9"
         newest.write_bytes(newest.read_bytes()[:-3])
         with pytest.raises(CorruptionError, match=r"snapshot\.9: offset 0: .* the log ends at 0x5 before it"):
@@ -270,9 +270,7 @@ class TestSnapshots:
         """The log goes on in a new epoch, which looks as if it followed any older snapshot as well."""
         with Session(tmp_path) as session:
             session.recover()
-            session.do(
-                partial(session.store.install_snapshot, apply(DataTree(), entries(EPOCH + 1, EPOCH + 9)), EPOCH + 9)
-            )
+            session.do(partial(session.store.install, apply(DataTree(), entries(EPOCH + 1, EPOCH + 9)), EPOCH + 9, []))
             session.append(*entries(2 * EPOCH + 1, 2 * EPOCH + 3))
         newest = tmp_path / FOLDER / "snapshot.100000009"
         newest.write_bytes(newest.read_bytes()[:-3])
@@ -406,7 +404,7 @@ class TestInstall:
             session.recover()
             store = session.store
             session.do(
-                partial(store.install_snapshot, theirs, 40),
+                partial(store.install, theirs, 40, []),
                 partial(store.append, entries(41, 42)),
                 partial(store.store_current_epoch, 0),
             )
@@ -424,7 +422,7 @@ class TestInstall:
         theirs = apply(DataTree(), entries(1, 30))
         with Session(tmp_path) as session:
             session.recover()
-            session.do(partial(session.store.install_snapshot, theirs, 30))
+            session.do(partial(session.store.install, theirs, 30, []))
             assert session.store.last_zxid == 30
         found = recover(tmp_path)
         assert (found.snapshot_zxid, found.tail) == (30, [])
@@ -434,7 +432,7 @@ class TestInstall:
             tree = apply(session.recover().tree, entries(1, 8))
             session.append(*entries(1, 8))
             snapshot(session, tree)
-            session.do(partial(session.store.install_snapshot, apply(DataTree(), entries(1, 6)), 6))
+            session.do(partial(session.store.install, apply(DataTree(), entries(1, 6)), 6, []))
             assert [name for name in session.files() if name.startswith("snapshot")] == ["snapshot.0", "snapshot.6"]
         found = recover(tmp_path)
         assert (found.snapshot_zxid, found.tail) == (6, [])
@@ -545,17 +543,42 @@ class TestPowerCuts:
         theirs = apply(DataTree(), entries(1, 30))
 
         def work(store: Store, done: Callable[[str], Done]) -> None:
-            store.install_snapshot(theirs, 30, done("installed"))
+            store.install(theirs, 30, [], done("installed"))
             store.append([create(31)], done("appended"))
             store.store_current_epoch(2, done("current"))
 
-        old = (create(4), create(5), create(EPOCH + 1))
         prefixes: list[tuple[str, set[State]]] = [
-            # the old history or, on the way, a beginning of it, but nothing made of both
-            ("", {(3, old[:size], 2, 1) for size in range(4)}),
+            # all of the old history, which may be committed, or all of the new one
+            ("", {(3, (create(4), create(5), create(EPOCH + 1)), 2, 1)}),
             ("installed", {(30, (), 2, 1)}),
             ("appended", {(30, (create(31),), 2, 1)}),
             ("current", {(30, (create(31),), 2, 2)}),
+        ]
+        self.check(self.cut_everywhere(tmp_path, prepare, work), prefixes)
+
+    def test_a_snapshot_and_a_log_from_the_leader_over_another_history(self, tmp_path: Path) -> None:
+        """A leader that is still being established sends an old state and the log after it."""
+
+        def prepare(session: Session) -> None:
+            tree = apply(session.store.recover().tree, entries(1, 3))
+            session.append(*entries(1, 3))
+            snapshot(session, tree)
+            session.append(create(4), create(5))
+            session.store.stop()
+            session.do(partial(session.store.store_accepted_epoch, 2), partial(session.store.store_current_epoch, 1))
+            session.append(create(EPOCH + 1))
+
+        theirs = apply(DataTree(), entries(1, 2))
+        log = [create(3), create(4), create(2 * EPOCH + 1)]
+
+        def work(store: Store, done: Callable[[str], Done]) -> None:
+            store.install(theirs, 2, log, done("installed"))
+            store.append([create(2 * EPOCH + 2)], done("appended"))
+
+        prefixes: list[tuple[str, set[State]]] = [
+            ("", {(3, (create(4), create(5), create(EPOCH + 1)), 2, 1)}),
+            ("installed", {(2, tuple(log), 2, 1)}),
+            ("appended", {(2, (*log, create(2 * EPOCH + 2)), 2, 1)}),
         ]
         self.check(self.cut_everywhere(tmp_path, prepare, work), prefixes)
 

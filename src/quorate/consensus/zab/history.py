@@ -69,11 +69,9 @@ class History:
         self.last = tail[-1].zxid if tail else self.committed
         return self.last
 
-    def reset(self, base: int) -> None:
-        """The service's state was replaced by one as of ``base``."""
-        self.base = self.committed = self.last = base
-        self._window.clear()
-        self._tail.clear()
+    def replacement(self, base: int) -> "History":
+        """An empty history, of the same settings, that goes on from the service's state as of ``base``."""
+        return History(base, [], self._limit)
 
     def tail(self) -> list[Entry]:
         return list(self._tail)

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from enum import IntEnum
 
 from quorate.consensus.contract import until
-from quorate.consensus.zab.history import follows
+from quorate.consensus.zab.history import History, follows
 from quorate.consensus.zab.messages import (
     AckEpoch,
     Acks,
@@ -65,6 +65,10 @@ class Learner:
         self._settings = replica.settings
         self._received: list[Entry] = []
         """In the history but not yet handed to the disk."""
+        self._snap: Snap | None = None
+        """The state that our history is to be replaced by, at NEWLEADER, together with what came after it."""
+        self._incoming: History | None = None
+        """That history."""
         self._committed = 0
         """What the leader committed; delivered only once serving."""
         self._install_token = 0
@@ -148,18 +152,16 @@ class Learner:
                 # the leader guessed a common point that we lack; it finds the true one from where we end now
                 self.failed = f"TRUNC to {packet.zxid:#x}, but the history goes from {last:#x} on"
         else:
+            # ours may be one of the few copies of what is committed, and a leader that is not yet established sends its
+            # latest entries after the snapshot: nothing is given up before all of it is here
             self._committed = packet.zxid
-            if history.last > packet.zxid:
-                replica.writes.append(Truncate(packet.zxid, replica.outbox.token()))
-            history.reset(packet.zxid)
-            self._install_token = replica.outbox.token()
-            replica.writes.append(InstallSnapshot(packet.zxid, packet.snapshot, self._install_token))
-            replica.events.append(Adopt(packet.zxid, packet.snapshot))
+            self._snap = packet
+            self._incoming = history.replacement(packet.zxid)
 
     def _receive_proposals(self, packet: Proposals) -> None:
         if self.phase < Phase.SYNCING:
             self._expect(packet, Phase.SYNCING)
-        history = self._replica.history
+        history = self._incoming or self._replica.history
         for entry in packet.entries:
             if not follows(history.last, entry.zxid):
                 if entry.zxid <= history.last and self.phase < Phase.SERVING:
@@ -173,8 +175,9 @@ class Learner:
     def _receive_commit(self, zxid: int) -> None:
         if self.phase < Phase.SYNCING:
             raise RemoteProtocolError(f"COMMIT of {zxid:#x} before synchronisation")
-        if zxid > self._replica.history.last:
-            raise RemoteProtocolError(f"COMMIT of {zxid:#x}, but the last proposal is {self._replica.history.last:#x}")
+        last = (self._incoming or self._replica.history).last
+        if zxid > last:
+            raise RemoteProtocolError(f"COMMIT of {zxid:#x}, but the last proposal is {last:#x}")
         self._committed = max(self._committed, zxid)
         if self.phase == Phase.SERVING:
             self._replica.events.extend(self._replica.history.commit(zxid))
@@ -184,9 +187,21 @@ class Learner:
         if packet.zxid != first_zxid(self.epoch):
             raise RemoteProtocolError(f"NEWLEADER of epoch {epoch_of(packet.zxid)}, but LEADERINFO said {self.epoch}")
         self.phase = Phase.ENTERING
+        if self._incoming is not None:
+            self._replace_history(self._incoming)
         self._synced_last = self._replica.history.last
         self._write()
         self._enter()
+
+    def _replace_history(self, incoming: History) -> None:
+        replica, snap = self._replica, self._snap
+        assert snap is not None
+        entries, self._received = self._received, []
+        self._snap = self._incoming = None
+        replica.history = incoming
+        self._install_token = replica.outbox.token()
+        replica.writes.append(InstallSnapshot(snap.zxid, snap.snapshot, entries, self._install_token))
+        replica.events.append(Adopt(snap.zxid, snap.snapshot))
 
     def _enter(self) -> None:
         """Once the history is durable, write the epoch; once that is durable, the acknowledgement leaves."""
@@ -223,7 +238,7 @@ class Learner:
         While NEWLEADER's writes are under way, later proposals wait: the current epoch vouches for what is durable by then.
         """
         received = self._received
-        if not received or self._install_token > self._replica.outbox.durable:
+        if not received or self._incoming is not None or self._install_token > self._replica.outbox.durable:
             return
         self._received = []
         token = self._replica.append(received)
@@ -236,21 +251,15 @@ class Learner:
 
     def persisted(self) -> None:
         if self.phase == Phase.ENTERING:
-            if self._install_token <= self._replica.outbox.durable and self._received:
-                self._write_history()
             self._enter()
-
-    def _write_history(self) -> None:
-        """After a snapshot: the part of the history that came before NEWLEADER."""
-        history = [entry for entry in self._received if entry.zxid <= self._synced_last]
-        if history:
-            self._received = self._received[len(history) :]
-            self._replica.append(history)
 
     def resign(self) -> None:
         """Stop following: what is in the history must reach the log, or leave the history."""
         received = self._received
-        if self._install_token <= self._replica.outbox.durable:
+        if self._incoming is not None:
+            received.clear()  # of a history that does not become ours
+            self._snap = self._incoming = None
+        elif self._install_token <= self._replica.outbox.durable:
             self.phase = Phase.ENTERING  # nothing is acknowledged any more
             self._write()
         elif received:
@@ -281,6 +290,7 @@ class Learner:
         return (
             (self.leader, self.observer, self.link, int(phase), bool(self.failed), self.epoch),
             tuple(self._received),
+            None if self._incoming is None or self._snap is None else (self._incoming.state(), self._snap.snapshot),
             # once serving, the history itself knows what is committed
             0 if phase == Phase.SERVING else self._committed,
             self._synced_last if phase == Phase.ENTERING else 0,

@@ -89,13 +89,17 @@ class StoreCurrentEpoch(Message):
 
 
 class InstallSnapshot(Message):
-    """Make ``snapshot`` (the service's state as of ``zxid``) durable as what recovery starts from."""
+    """Make ``snapshot`` (the service's state as of ``zxid``) and ``entries`` after it the whole history, durably.
 
-    __slots__ = ("snapshot", "token", "zxid")
+    All of it or nothing: what it replaces may be committed, and must not be lost before what the leader sent is there.
+    """
 
-    def __init__(self, zxid: int, snapshot: object, token: int) -> None:
+    __slots__ = ("entries", "snapshot", "token", "zxid")
+
+    def __init__(self, zxid: int, snapshot: object, entries: list[Entry], token: int) -> None:
         self.zxid = zxid
         self.snapshot = snapshot
+        self.entries = entries
         self.token = token
 
 
@@ -110,7 +114,7 @@ def write_state(write: WriteRequest, outbox: "Outbox[Message]") -> Hashable:
     if isinstance(write, Truncate):
         return "truncate", write.zxid, token
     if isinstance(write, InstallSnapshot):
-        return "install", write.zxid, write.snapshot, token
+        return "install", write.zxid, write.snapshot, tuple(write.entries), token
     return "accepted" if isinstance(write, StoreAcceptedEpoch) else "current", write.epoch, token
 
 

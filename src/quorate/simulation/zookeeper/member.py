@@ -3,6 +3,8 @@
 Nothing is replaced: the watchers wrap the calls by which the production driver reports what it does.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -36,19 +38,35 @@ def address_of(sid: int) -> str:
 class Promises:
     """What a member has told others that its disk holds, over all its lives; recovery must find it there."""
 
-    __slots__ = ("accepted_epoch", "current_epoch", "written", "zxid")
+    __slots__ = ("accepted_epoch", "current_epoch", "entries", "zxid")
 
     def __init__(self) -> None:
         self.zxid = 0
         """The last entry acknowledged, unless the member has since been told to cut its log or to take another state."""
         self.accepted_epoch = 0
         self.current_epoch = 0
-        self.written = 0
-        """The last entry written, synced or not: a leader's own log counts for a quorum without a message."""
+        self.entries: list[int] = []
+        """The zxids of what was written since the latest snapshot, synced or not."""
 
     def forget(self) -> None:
         """The disk was damaged or emptied: the operator, not the member, broke these."""
-        self.zxid = self.accepted_epoch = self.current_epoch = self.written = 0
+        self.zxid = self.accepted_epoch = self.current_epoch = 0
+        self.entries.clear()
+
+    @property
+    def written(self) -> int:
+        """The last entry written: a leader's own log counts for a quorum without a message."""
+        return self.entries[-1] if self.entries else 0
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        self.entries += [entry.zxid for entry in entries]
+
+    def cut(self, zxid: int) -> list[int]:
+        """Forget what is after ``zxid``, and return it."""
+        kept = bisect_right(self.entries, zxid)
+        gone = self.entries[kept:]
+        del self.entries[kept:]
+        return gone
 
 
 class Life:
@@ -109,6 +127,9 @@ class Life:
                 world.violate(
                     f"durability: member {sid} entered epoch {promises.current_epoch}, but recovers with {current}"
                 )
+        if member.peer is not None:
+            history = member.peer.replica.history
+            promises.entries[:] = [history.base, *[entry.zxid for entry in history.tail()]]
         world.judge.restarted(sid, tree.last_zxid)
 
 
@@ -227,14 +248,29 @@ class _Watch:
             assert isinstance(message, LeaderInfo)
             promises.accepted_epoch = max(promises.accepted_epoch, message.epoch)
 
+    def _gives_up(self, promises: Promises, write: Truncate | InstallSnapshot) -> None:
+        """The member's disk is about to lose the end of its history. What is committed must not be in it: it may be one of
+        the few that hold it."""
+        world, sid = self._world, self._sid
+        kept = set() if isinstance(write, Truncate) else {entry.zxid for entry in write.entries}
+        for zxid in promises.cut(write.zxid):
+            if sid in world.voters and sid not in world.damaged and world.judge.committed(zxid) and zxid not in kept:
+                world.violate(
+                    f"durability: member {sid} is to give up {zxid:#x}, which is committed, with all after {write.zxid:#x}"
+                )
+                break
+        promises.zxid = 0
+        if isinstance(write, InstallSnapshot):
+            promises.entries[:] = [write.zxid]
+            promises.append(write.entries)
+
     def write(self, write: WriteRequest) -> None:
         world = self._world
         promises = world.promises[self._sid]
         if isinstance(write, Append):
-            promises.written = write.entries[-1].zxid
+            promises.append(write.entries)
         elif isinstance(write, Truncate | InstallSnapshot):
-            promises.written = write.zxid
-            promises.zxid = 0
+            self._gives_up(promises, write)
         if world.sniper is not None:
             world.sniper.written(self._sid, write)
         world.probe(type(write).__name__)

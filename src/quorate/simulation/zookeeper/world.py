@@ -2,24 +2,27 @@
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quorate.consensus.zab.messages import Message, State
 from quorate.consensus.zab.replica import WriteRequest
 from quorate.errors import QuorateError
 from quorate.simulation import trace as kinds
+from quorate.simulation.describing import Describer, Kind
 from quorate.simulation.machine import Machine
 from quorate.simulation.network import Conditions, Network
 from quorate.simulation.result import Violation
 from quorate.simulation.scheduler import Scheduler, Stream
 from quorate.simulation.trace import Trace
 from quorate.simulation.zookeeper.disks import MemberDisks
-from quorate.simulation.zookeeper.member import Life, Promises, address_of
+from quorate.simulation.zookeeper.member import CLIENT_PORT, ELECTION_PORT, QUORUM_PORT, Life, Promises, address_of
 from quorate.verification.agreement import BrokenPromise, LogAgreement
 from quorate.zookeeper.tree import DataTree
 
 if TYPE_CHECKING:
     from quorate.zookeeper.member import Member
+
+_SPOKEN: Final[dict[int, Kind]] = {CLIENT_PORT: "client", QUORUM_PORT: "quorum", ELECTION_PORT: "election"}
 
 
 class Sniper(Protocol):
@@ -40,6 +43,8 @@ class World:
         self.trace = Trace(keep_trace)
         conditions = Conditions(options["delay"], options["split"], 0.0)
         self.network = Network(self.scheduler, Stream(seed, "network"), conditions, self.trace)
+        if keep_trace:
+            self.network.describe = lambda port, toward_server: Describer(_SPOKEN[port], toward_server)
         voters, observers = options["voters"], options["observers"]
         self.voters = tuple(range(1, voters + 1))
         self.members = tuple(range(1, voters + observers + 1))

@@ -94,6 +94,7 @@ class Disk:
             assert isinstance(write, InstallSnapshot)
             assert isinstance(write.snapshot, tuple)
             self.snapshot_zxid, self.snapshot = write.zxid, write.snapshot
+            self.log = tuple(write.entries)
 
     @property
     def tail(self) -> Entries:

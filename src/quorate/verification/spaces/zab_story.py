@@ -205,4 +205,5 @@ def _write(write: WriteRequest) -> str:
     if isinstance(write, StoreCurrentEpoch):
         return f"current epoch {write.epoch}"
     assert isinstance(write, InstallSnapshot)
-    return f"snapshot as of {_zxid(write.zxid)}"
+    after = f" and {text(write.entries)}" if write.entries else ""
+    return f"snapshot as of {_zxid(write.zxid)}{after}, in place of all before"

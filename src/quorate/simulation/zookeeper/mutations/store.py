@@ -7,8 +7,9 @@ from zlib import adler32
 from quorate.consensus.zab.messages import Entry
 from quorate.errors import StorageError
 from quorate.simulation.zookeeper.mutations.mutation import Mutation, Patch
-from quorate.storage.disk import Disk, Done, Operation, Remove, Sync, Truncate, Write
+from quorate.storage.disk import Disk, Done, Operation, Remove, Rename, Sync, Truncate, Write
 from quorate.zookeeper import purge, recovery, snapshotwriter, store, txnlog
+from quorate.zookeeper.installation import Installation, Step
 from quorate.zookeeper.member import Member
 from quorate.zookeeper.recovery import Recovery
 from quorate.zookeeper.store import Store
@@ -24,7 +25,7 @@ _unneeded = purge.unneeded
 _take_snapshot = Store.take_snapshot
 _epoch_operations = recovery.epoch_operations
 _done = Member._done
-_cut = Store._cut
+_steps = Installation.steps
 
 # ---- the log
 
@@ -77,17 +78,17 @@ def _named_by_the_log(self: Store, tree: DataTree, done: Done) -> None:
         tree.last_zxid = applied
 
 
-def _install_in_memory(self: Store, tree: DataTree, zxid: int, done: Done) -> None:
-    self._txn_log.restart(zxid)
+def _install_in_memory(self: Store, tree: DataTree, zxid: int, entries: Sequence[Entry], done: Done) -> None:
+    self._txn_log.restart(entries[-1].zxid if entries else zxid)
     self._env.call_soon(lambda: done(None))
 
 
-def _leave_the_log(self: Store, zxid: int, exact: bool, finished: Done) -> None:
-    if exact:
-        _cut(self, zxid, exact, finished)
-    else:
-        self._txn_log.restart(zxid)
-        finished(None)
+def _leave_the_log(self: Installation, log_disk: Disk, data_disk: Disk) -> list[Step]:
+    return [
+        step
+        for step in _steps(self, log_disk, data_disk)
+        if step[0] is not log_disk or any(isinstance(operation, Rename) for operation in step[1])
+    ]
 
 
 # ---- recovery
@@ -204,14 +205,14 @@ MUTATIONS: Final = (
     Mutation(
         "install-in-memory",
         "The leader's snapshot replaces the tree, but not what is on disk, when NEWLEADER is acknowledged.",
-        Patch(Store, "install_snapshot", _install_in_memory),
+        Patch(Store, "install", _install_in_memory),
         issue="ZK-3642",
         options={"commit_log": 1},
     ),
     Mutation(
         "install-keeps-log",
         "The log that the leader's snapshot replaces is not removed.",
-        Patch(Store, "_cut", _leave_the_log),
+        Patch(Installation, "steps", _leave_the_log),
         issue="ZK-1549",
         options={"commit_log": 1},
     ),
