@@ -87,6 +87,8 @@ class Client:
         self.timeout_ms = timeout_ms
         """What the server granted."""
         self.last_zxid = 0
+        self.heard = 0
+        """Chunks of bytes received."""
         self.xid = 0
         self._counts_anew = counts_anew
         self._env = env
@@ -290,6 +292,7 @@ class _Link:
 
     def received(self, data: bytes) -> None:
         self._heard = self._env.now()
+        self._client.heard += 1
         buffer = self._buffer + data
         offset = 0
         while len(buffer) - offset >= 4:

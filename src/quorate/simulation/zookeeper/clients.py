@@ -65,6 +65,10 @@ class Clients:
     def idle(self) -> bool:
         return all(client.outstanding == 0 and client.connected for client in self._clients)
 
+    def heard(self) -> list[int]:
+        """How often each client has heard from a server."""
+        return [client.heard for client in self._clients]
+
     def sessions(self) -> set[int]:
         """Those that a client holds."""
         return {client.session for client in self._clients}

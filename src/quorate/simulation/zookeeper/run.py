@@ -21,11 +21,13 @@ EVENTS_MAX = 40_000
 """Of the first phase; a run that needs more is cut short, not failed."""
 
 
-def patience(options: Mapping[str, Any]) -> int:
+def patience(options: Mapping[str, Any], everybody: bool) -> int:
     """How long recovery may take: syncLimit if an election left two that would lead and a few attempts, and then what a client
-    needs to find a member that serves; but no initLimit, because a member that waits for it though everybody can be
-    reached waits for nothing."""
+    needs to find a member that serves. No initLimit if everybody is up, for then a member that waits for it waits for
+    nothing; but a member that is gone without a word is waited for, and may be elected once more by those who heard it vote."""
     ticks = options["sync_limit"] + 1 + 2 * options["session_ticks"]
+    if not everybody:
+        ticks += 2 * options["init_limit"]
     return int(ticks * options["tick"] + 3 * SECOND)
 
 
@@ -105,7 +107,14 @@ class Run:
         """Sessions that no client holds any more expire; the others are not disturbed."""
         world = self.world
         world.trace.note(world.scheduler.now, kinds.PHASE, "", text="sessions without a client expire")
-        held, disconnections = self.clients.sessions(), self.clients.disconnections
+        clients, before = self.clients, self.clients.heard()
+        # a connection to a process that is gone shows only when the client says something
+        self._until(
+            lambda: all(now > then for now, then in zip(clients.heard(), before, strict=True)) and clients.idle(),
+            "some client hears nothing",
+            world.members,
+        )
+        held, disconnections = clients.sessions(), clients.disconnections
         self._until(
             lambda: self._sessions() == held and world.converged(world.members),
             "sessions without a client do not expire",
@@ -122,7 +131,7 @@ class Run:
     def _until(self, condition: Callable[[], bool], failure: str, members: tuple[int, ...]) -> None:
         world = self.world
         scheduler = world.scheduler
-        limit = scheduler.now + patience(self.options)
+        limit = scheduler.now + patience(self.options, members == world.members)
         while not condition() and not world.failure:
             if scheduler.now > limit:
                 states = [

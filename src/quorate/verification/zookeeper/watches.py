@@ -94,6 +94,8 @@ class _Session:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._watches: dict[tuple[str, str], _Watch] = {}
+        self._twice: set[str] = set()
+        """Nodes whose deletion may be told again: to a client that comes back, for its data and its children each."""
         self._heard = -1
         """The zxid of the latest change whose event has come."""
 
@@ -135,8 +137,13 @@ class _Session:
         event, path = op.value["type"], op.key
         fired = [(kind, watch) for kind in _CONSUMES[event] if (watch := self._watches.pop((kind, path), None))]
         if not fired:
+            if event == "deleted" and path in self._twice:
+                self._twice.remove(path)
+                return
             yield f"watches: {op.process} hears that {path} is {event} and does not watch it"
             return
+        if event == "deleted" and len(fired) > 1 and any(watch.away for _, watch in fired):
+            self._twice.add(path)
         if not self._changes.complete:
             return
         since = min(watch.since for _, watch in fired)
