@@ -5,19 +5,16 @@ progress goes to standard error when that is a terminal.
 """
 
 import argparse
-import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
+from quorate.cli.duration import seconds
 from quorate.errors import UsageError
 from quorate.verification.explorer import Explorer
 from quorate.verification.spaces.zab import Bounds, ZabSpace
 from quorate.verification.spaces.zab_story import tell
-
-_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh]?)", re.ASCII)
 
 _WHY: Final = {
     "states": "no violation in what was visited; --max-states ended it",
@@ -77,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         space,
         max_states=arguments.max_states,
         max_depth=arguments.depth,
-        time_budget=_seconds(arguments.time_budget),
+        time_budget=seconds("--time-budget", arguments.time_budget),
         progress=_progress if watched else None,
     )
     found = explorer.run()
@@ -97,16 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.html.write_text(story.html(), encoding="utf-8")
         sys.stdout.write(f"\ndrawn in {arguments.html}\n")
     return 1
-
-
-def _seconds(text: str) -> float:
-    if not text:
-        return 0.0
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not seconds:
-        raise UsageError(f"--time-budget {text!r} is not a time, expected a number with s, m or h such as 5m")
-    return seconds
 
 
 def _progress(depth: int, distinct: int, frontier: int) -> None:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "zookeeper": "run one ZooKeeper member from its zoo.cfg",
     "status": "show how ZooKeeper members are doing",
     "check": "check what clients saw against what the system promises",
+    "simulate": "run a protocol with faults in virtual time, from seeds",
     "explore": "visit every state of a small ensemble, and draw the way to one that must not be",
 }
 

@@ -348,7 +348,7 @@ class End:
         link = 0
         if self.describer is not None and data is not _CONNECTED and data is not _FIN:
             link = network.next_link()
-            network.trace.note(
+            network.trace.show(
                 network.scheduler.now,
                 kinds.SEND,
                 self.machine.name,
@@ -368,7 +368,7 @@ class End:
             self.stuck.append(data)
             return
         if link:
-            network.trace.note(
+            network.trace.show(
                 network.scheduler.now, kinds.DELIVER, self.machine.name, self.other.machine.name, "", link
             )
         self._deliver(data)

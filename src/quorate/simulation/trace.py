@@ -55,8 +55,13 @@ class Trace:
         self.digest = 0
         self.events: list[Event] | None = [] if keep else None
 
-    def note(self, time: int, kind: str, where: str, other: str = "", text: str = "", link: int = 0) -> None:
+    def note(self, time: int, kind: str, where: str, other: str = "", text: str = "") -> None:
         self.digest = crc32(f"{time} {kind} {where} {other} {text}".encode(), self.digest)
+        if self.events is not None:
+            self.events.append(Event(time, kind, where, other, text, 0))
+
+    def show(self, time: int, kind: str, where: str, other: str, text: str, link: int) -> None:
+        """Something that only a drawing needs: the digest knows it from what is delivered."""
         if self.events is not None:
             self.events.append(Event(time, kind, where, other, text, link))
 

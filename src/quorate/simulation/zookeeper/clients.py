@@ -45,7 +45,7 @@ class Clients:
             self._workload.seen(self._of[operation.process.partition(".")[0]], operation)
         if world.trace.events is not None:
             who = operation.process.partition(".")[0]
-            world.trace.note(world.scheduler.now, kinds.CLIENT, who, "", repr(operation))
+            world.trace.show(world.scheduler.now, kinds.CLIENT, who, "", repr(operation), 0)
 
     def start(self) -> None:
         for client in self._clients:

@@ -4,7 +4,7 @@ ensemble must recover, then the judgement of everything that clients saw.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quorate.simulation import trace as kinds
 from quorate.simulation.result import Result
@@ -16,6 +16,9 @@ from quorate.simulation.zookeeper.requests import unpack_stat
 from quorate.simulation.zookeeper.world import World
 from quorate.verification import zookeeper as guarantees
 from quorate.zookeeper.txns import unpack_txn
+
+if TYPE_CHECKING:
+    from quorate.simulation.zookeeper.mutations import Mutation
 
 EVENTS_MAX = 40_000
 """Of the first phase; a run that needs more is cut short, not failed."""
@@ -178,6 +181,13 @@ class _Logged(logging.Handler):
 
 class ZooKeeperSimulation:
     """quorate.simulation.result.Simulation."""
+
+    @property
+    def mutations(self) -> Mapping[str, "Mutation"]:
+        """The deliberate bugs that the simulation must notice, by name."""
+        from quorate.simulation.zookeeper.mutations import MUTATIONS  # only when asked for
+
+        return MUTATIONS
 
     def options(self, seed: int) -> dict[str, object]:
         return swarm.draw(seed)

@@ -1,0 +1,102 @@
+"""A smaller run that still fails: fewer faults, shorter, with less of everything.
+
+First the options are made smaller, for as long as the run fails in the same way. Then the faults that struck become a given
+schedule, and parts of it are left out, halves first (delta debugging: Zeller and Hildebrandt, "Simplifying and Isolating
+Failure-Inducing Input", 2002). Two failures are the same if the texts before their first colons are.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quorate.simulation.result import Result, Simulation
+
+RUNS_MAX = 2000
+
+
+def kind_of(failure: str) -> str:
+    return failure.partition(":")[0]
+
+
+def shrink(
+    simulation: Simulation,
+    result: Result,
+    *,
+    time_budget: float = 0.0,
+    runs_max: int = RUNS_MAX,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """The smallest run found that fails as ``result`` does, maybe ``result`` itself. ``time_budget`` in seconds, 0 for none."""
+    return _Shrinker(simulation, result, time_budget, runs_max, tell).smallest()
+
+
+class _Shrinker:
+    def __init__(
+        self,
+        simulation: Simulation,
+        result: Result,
+        time_budget: float,
+        runs_max: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._simulation = simulation
+        self._seed = result.seed
+        self._kind = kind_of(result.failure)
+        self._best = result
+        self._options: dict[str, Any] = dict(result.options)
+        self._left = runs_max
+        self._deadline = time.monotonic() + time_budget if time_budget else float("inf")
+        self._tell = tell
+
+    def smallest(self) -> Result:
+        drawn = {**self._options, "schedule": None}
+        if self._options.get("schedule") is not None and self._fails(drawn):
+            # the seed's own draws fail as well, so that whole kinds of faults can go
+            self._options = drawn
+        self._make_smaller()
+        given = self._best.options.get("schedule")
+        if isinstance(given, list) and self._fails({**self._options, "schedule": given}):
+            self._options["schedule"] = given
+            self._leave_out(given)
+            self._make_smaller()
+        return self._best
+
+    @property
+    def _over(self) -> bool:
+        return self._left <= 0 or time.monotonic() >= self._deadline
+
+    def _fails(self, options: Mapping[str, object]) -> bool:
+        if self._over:
+            return False
+        self._left -= 1
+        result = self._simulation.run(self._seed, options)
+        if not result.failure or kind_of(result.failure) != self._kind:
+            return False
+        self._best = result
+        return True
+
+    def _make_smaller(self) -> None:
+        """Take the first way that still fails, as long as there is one."""
+        going = True
+        while going:
+            going = False
+            for change, options in self._simulation.smaller(self._options):
+                if self._fails(options):
+                    self._tell(f"still fails: {change}")
+                    self._options = dict(options)
+                    going = True
+                    break
+
+    def _leave_out(self, strikes: list[Any]) -> None:
+        size = len(strikes)
+        while size:
+            place = 0
+            while place < len(strikes):
+                fewer = strikes[:place] + strikes[place + size :]
+                if self._fails({**self._options, "schedule": fewer}):
+                    strikes = fewer
+                    self._options["schedule"] = fewer
+                    self._tell(f"still fails: {len(fewer)} faults")
+                else:
+                    place += size
+            size //= 2
