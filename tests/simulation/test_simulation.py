@@ -1,43 +1,61 @@
-"""Zab ensembles under faults: fixed seeds, seeds that once found a bug, and fresh ones for as long as the budget lasts.
+"""ZooKeeper ensembles and their clients under faults: fixed seeds, seeds that once found a bug, and fresh ones for as long as
+the budget lasts.
 
-A failing seed is printed with what it was like; replay it with ``python -m tests.simulation.run SEED --trace``.
+A failing seed is named; ``quorate simulate zab --seed N --trace out.html`` runs it again and draws it. QUORATE_SEEDS=A..B names
+the fresh seeds.
 """
 
 import os
+import secrets
 import subprocess
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from tests.simulation.run import Result, simulate
+
+from quorate.cli.simulate import parse_seeds
+from quorate.simulation.batch import Batch, Outcome, Totals
+from quorate.simulation.protocols import location
+from quorate.simulation.zookeeper.run import SIMULATION
 
 HERE = Path(__file__).parent
-FIXED = 100
-BUDGET = 20.0
-"""CPU seconds for fresh seeds."""
+FIXED = 200
+FRESH_SECONDS = 40.0
+FRESH_SPAN = 10**9
 
 PROBES = (
-    "Diff",
-    "Trunc",
-    "Snap",
-    "crash",
-    "fault: sniper",
-    "fault: sniper at the disk",
-    "local snapshot",
+    "Append",
+    "InstallSnapshot",
+    "StoreAcceptedEpoch",
+    "StoreCurrentEpoch",
+    "Truncate",
+    "start",
+    "refused to start on a damaged disk",
+    "stopped by its disk",
     "looking: member ",
-    "looking: the link to the leader is gone",
     "looking: no word from the leader in syncLimit (serving)",
+    "looking: the leader cannot be reached",
+    "looking: the link to the leader is gone",
+    "looking: the member elected is looking for a leader again",
     "looking: too few of its supporters are left",
     "looking: too few voters are connected",
-    "looking: the member elected is looking for a leader again",
-    "looking: the leader cannot be reached",
+    *[f"fault: {fault}" for fault in SIMULATION.faults],
 )
 """What a batch of seeds must have come across, or it shows little."""
 
 
-def explain(result: Result) -> str:
-    return f"seed {result.seed}: {result.failure}\n{result.options.text()}"
+def passed(seeds: Iterable[int], time_budget: float = 0.0) -> Totals:
+    """Run the seeds on all CPUs; none may fail."""
+    failures: list[str] = []
+
+    def report(outcome: Outcome) -> None:
+        failures.append(f"seed {outcome.seed}: {outcome.failure or outcome.crash}")
+
+    workers = len(os.sched_getaffinity(0))
+    totals = Batch(location("zab"), seeds, workers=workers, time_budget=time_budget).run(report)
+    assert not failures, "\n".join(failures)
+    return totals
 
 
 def regressions() -> list[int]:
@@ -46,50 +64,44 @@ def regressions() -> list[int]:
 
 
 def test_fixed_seeds_keep_every_promise_and_come_across_everything() -> None:
-    probes: dict[str, int] = {}
-    for seed in range(1, FIXED + 1):
-        result = simulate(seed)
-        assert not result.failure, explain(result)
-        assert result.commits > 0, explain(result)
-        for name, count in result.probes.items():
-            probes[name] = probes.get(name, 0) + count
-    assert [name for name in PROBES if not probes.get(name)] == []
+    totals = passed(range(1, FIXED + 1))
+    assert totals.seeds == FIXED
+    assert [name for name in PROBES if name not in totals.probes] == []
+    assert totals.operations > 20 * FIXED
+    assert totals.commits > 20 * FIXED
 
 
-@pytest.mark.parametrize("seed", regressions())
-def test_seeds_that_found_a_bug(seed: int) -> None:
-    result = simulate(seed)
-    assert not result.failure, explain(result)
+def test_seeds_that_found_a_bug() -> None:
+    passed(regressions())
 
 
 def test_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    first = seed = int.from_bytes(os.urandom(5))
-    events = 0
-    started = time.process_time()
-    while time.process_time() - started < BUDGET:
-        result = simulate(seed)
-        events += result.events
-        assert not result.failure, explain(result)
-        seed += 1
+    given = os.environ.get("QUORATE_SEEDS")
+    first = secrets.randbelow(FRESH_SPAN)
+    seeds, _ = parse_seeds(given or f"{first}..{first + FRESH_SPAN}")
     with capsys.disabled():
-        rate = events / (time.process_time() - started)
-        sys.stdout.write(f"\nseeds {first}..{seed - 1} passed, {rate:.0f} events a second\n")
+        sys.stdout.write(f"\nfresh seeds from {given or first} on")
+        sys.stdout.flush()
+    totals = passed(seeds, time_budget=0.0 if given else FRESH_SECONDS)
+    with capsys.disabled():
+        sys.stdout.write(f": {totals.seeds} passed, {totals.events * 10**9 // totals.cpu:,} events a second of CPU\n")
 
 
-def test_one_seed_gives_one_run_whatever_the_hash_seed() -> None:
-    program = "from tests.simulation.run import simulate\nfor seed in range(20): print(simulate(seed).digest)"
+def test_one_seed_gives_one_trace_whatever_the_hash_seed() -> None:
+    program = (
+        "from quorate.simulation.zookeeper.run import SIMULATION\n"
+        "from zlib import crc32\n"
+        "for seed in range(12):\n"
+        "    traced = SIMULATION.run(seed, None, True)\n"
+        "    assert traced.digest == SIMULATION.run(seed).digest, 'a trace changes the run'\n"
+        "    print(traced.digest, crc32(repr(traced.trace).encode()), traced.events)\n"
+    )
     outputs = []
     for hash_seed in ("1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         run = subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment,
-            cwd=HERE.parent.parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
         )
         outputs.append(run.stdout)
     assert outputs[0] == outputs[1]
-    assert outputs[0].split() == [str(simulate(seed).digest) for seed in range(20)]
-    assert len(set(outputs[0].split())) == 20
+    assert len(set(outputs[0].splitlines())) == 12

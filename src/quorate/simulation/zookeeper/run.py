@@ -182,6 +182,8 @@ class _Logged(logging.Handler):
 class ZooKeeperSimulation:
     """quorate.simulation.result.Simulation."""
 
+    faults = swarm.FAULTS
+
     @property
     def mutations(self) -> Mapping[str, "Mutation"]:
         """The deliberate bugs that the simulation must notice, by name."""
