@@ -64,6 +64,12 @@ def options_of(
     return options
 
 
+def breakdown(crash: str) -> str:
+    """One line for an exception's traceback, or for what became of a worker."""
+    lines = crash.strip().splitlines()
+    return f"the simulator broke down: {lines[-1] if lines else 'no reason given'}"
+
+
 class Outcome:
     """One run. ``failure`` is the violation, ``crash`` what went wrong with the simulator instead; both empty if all was well.
 
@@ -98,6 +104,11 @@ class Outcome:
         self.digest: int = answer.get("digest", 0)
         self.probes: Mapping[str, int] = answer.get("probes", {})
         self.options: Mapping[str, object] = answer.get("options", {})
+
+    @property
+    def text(self) -> str:
+        """What went wrong, in one line."""
+        return breakdown(self.crash) if self.crash else self.failure
 
 
 class Totals:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from quorate.errors import UsageError
-from quorate.simulation.batch import find_mutation, options_of
+from quorate.simulation.batch import Mutation, find_mutation, options_of
 from quorate.simulation.protocols import import_location
 from quorate.simulation.result import Simulation
 
@@ -32,6 +32,9 @@ def main() -> int:
     try:
         simulation = import_location(task["location"])
         mutation = None if task["mutation"] is None else find_mutation(simulation, task["mutation"])
+    except UsageError as error:
+        _tell(answers, {"usage": str(error)})
+        return 1
     except Exception:
         _tell(answers, {"broken": traceback.format_exc()})
         return 1
@@ -39,8 +42,7 @@ def main() -> int:
         _tell(answers, {"ready": True})
         while True:
             for seed in orders.get():
-                options = options_of(simulation, mutation, seed, task["options"])
-                _tell(answers, _run(simulation, seed, options))
+                _tell(answers, _run(simulation, mutation, seed, task["options"]))
 
 
 def _listen(source: BinaryIO, orders: "SimpleQueue[Any]") -> None:
@@ -49,10 +51,12 @@ def _listen(source: BinaryIO, orders: "SimpleQueue[Any]") -> None:
     os._exit(0)
 
 
-def _run(simulation: Simulation, seed: int, options: Mapping[str, object] | None) -> dict[str, object]:
+def _run(
+    simulation: Simulation, mutation: Mutation | None, seed: int, changes: Mapping[str, object]
+) -> dict[str, object]:
     began = time.process_time_ns()
     try:
-        result = simulation.run(seed, options)
+        result = simulation.run(seed, options_of(simulation, mutation, seed, changes))
     except UsageError as error:
         return {"seed": seed, "usage": str(error)}
     except Exception:

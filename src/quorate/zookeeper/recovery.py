@@ -180,6 +180,9 @@ class Recovery:
     def _read_epochs(self) -> None:
         """Set ``accepted_epoch`` and ``current_epoch``; a file that is not there is derived from the last zxid."""
         epoch = epoch_of(self.last_zxid)
+        # one that is not taken up now was given up: it must not be found beside a later history
+        begun = (ACCEPTED_EPOCH + ".tmp", CURRENT_EPOCH + ".tmp")
+        self._repairs += [Remove(f"{FOLDER}/{name}") for name in begun if name in self._names]
         current = self._read_epoch(CURRENT_EPOCH)
         accepted = self._read_epoch(ACCEPTED_EPOCH)
         if current is None:

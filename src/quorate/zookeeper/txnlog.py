@@ -328,11 +328,13 @@ class LogReader:
         if self.size == 0:
             return False
         head = self._disk.read(self.path, 0, HEADER.size)
-        if len(head) < HEADER.size or not head.strip(b"\0"):
-            if len(head) < HEADER.size and not _FILE_HEADER.startswith(head.rstrip(b"\0")):
-                raise UsageError(f"{self.shown} is not a ZooKeeper transaction log")
+        begun = head.rstrip(b"\0")
+        short = len(head) < HEADER.size
+        if (short or len(begun) < len(_FILE_HEADER.rstrip(b"\0"))) and _FILE_HEADER.startswith(begun):
             self._ended(0, 0, "no header")
             return False
+        if short:
+            raise UsageError(f"{self.shown} is not a ZooKeeper transaction log")
         magic, version, _ = HEADER.unpack(head)
         if magic != MAGIC:
             raise UsageError(f"{self.shown} is not a ZooKeeper transaction log: it begins with {magic!r}")

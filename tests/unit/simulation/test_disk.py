@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from quorate.errors import LocalProtocolError, StorageError
-from quorate.simulation.disk import VirtualDisk
-from quorate.simulation.diskfaults import EXTEND, RESIZE, SECTOR, WRITE, Change, survivors
-from quorate.simulation.diskfiles import VirtualFiles
+from quorate.simulation.disk.device import VirtualDisk
+from quorate.simulation.disk.files import VirtualFiles
+from quorate.simulation.disk.survival import EXTEND, RESIZE, SECTOR, WRITE, Change, survivors
 from quorate.simulation.scheduler import MILLISECOND, Scheduler, Stream
 from quorate.storage.disk import Allocate, Disk, Operation, Remove, Rename, Sync, Truncate, Write
 
@@ -60,7 +60,7 @@ class TestOperations:
     def test_a_disk_is_a_disk(self) -> None:
         disk: Disk = Bench().disk
         assert disk.list("d") == []
-        view: Disk = Bench().disk.durable_view()
+        view: Disk = Bench().disk.files.durable()
         assert view.list("d") == []
 
     def test_nothing_is_carried_out_within_submit_and_completions_come_in_order(self) -> None:
@@ -143,9 +143,9 @@ class TestOperations:
         with pytest.raises(StorageError, match="it is a file, not a folder"):
             bench.disk.make_folder("d/f/g")
         with pytest.raises(StorageError, match="d/g: no such file"):
-            bench.disk.durable_view().size("d/g")
+            bench.disk.files.durable().size("d/g")
         with pytest.raises(LocalProtocolError):
-            bench.disk.durable_view().submit([], bench.ends.append)
+            bench.disk.files.durable().submit([], bench.ends.append)
 
     def test_folders(self) -> None:
         bench = Bench()
@@ -159,13 +159,13 @@ class TestOperations:
 
     def test_one_batch_after_the_other_in_time(self) -> None:
         bench = Bench()
-        synced = bench.disk.synced_operations
+        synced = bench.disk.files.changes
         bench.submit()
         bench.submit(write("d/f", b"a"), Sync("d/f"))
         bench.submit(write("d/f", b"b", 1), Sync("d/f"))
         bench.run()
         assert bench.ends == [None, None, None]
-        assert bench.disk.synced_operations == synced + 1, "one sync of the file for both"
+        assert bench.disk.files.changes == synced + 1, "one sync of the file for both"
 
     def test_a_slow_disk_can_be_hurried(self) -> None:
         took: list[int] = []
@@ -270,7 +270,7 @@ class TestKill:
             bench = Bench(seed)
             bench.do(write("d/f", b"x"), Sync("d"))
             bench.disk.crash()
-            assert contents(bench.disk.durable_view()) == {"f": b""}
+            assert contents(bench.disk.files.durable()) == {"f": b""}
             bench.open()
             assert bench.disk.read("d/f") == b"x"
             bench.disk.crash(power=True)
@@ -292,11 +292,11 @@ class TestPower:
             bench = Bench(seed)
             bench.do(write("d/a", b"a"), Sync("d/a"), write("d/b", b"b"), Sync("d/b"), Sync("d"))
             bench.do(Allocate("d/new", 0), Rename("d/a", "d/b"), Remove("d/new"), Allocate("d/new", 0))
-            assert contents(bench.disk.durable_view()) == steps[0]
+            assert contents(bench.disk.files.durable()) == steps[0]
             bench.disk.crash(power=True)
             found = contents(bench.disk)
             assert found in steps
-            assert contents(bench.disk.durable_view()) == found
+            assert contents(bench.disk.files.durable()) == found
             seen.append(found)
         assert all(step in seen for step in steps)
 
@@ -359,7 +359,7 @@ class TestPower:
             bench = Bench(seed)
             bench.do(write("d/f", b"o" * 3000), Sync("d/f"), Sync("d"))
             bench.do(write("d/f", b"n" * 2000, 500), Truncate("d/f", 1500), write("d/f", b"m" * 500, 1500))
-            view = bench.disk.durable_view()
+            view = bench.disk.files.durable()
             assert (view.read("d/f"), view.size("d/f")) == (b"o" * 3000, 3000)
             bench.disk.crash(power=True)
             data = bench.disk.read("d/f")
@@ -408,7 +408,7 @@ def random_life(seed: int) -> tuple[dict[str, bytes], dict[str, bytes], int]:
     bench.run()
     bench.do(*[Sync(f"d/{name}") for name in bench.disk.list("d")], Sync("d"))
     synced = contents(bench.disk)
-    assert contents(bench.disk.durable_view()) == synced
+    assert contents(bench.disk.files.durable()) == synced
     for number in range(stream.between(0, 5)):
         bench.submit(Allocate(f"d/u{number}", 3000), write(f"d/u{number}", b"u" * 2000, 700))
         if stream.chance(0.5):
@@ -440,12 +440,12 @@ def test_the_durable_view_is_what_a_loss_of_power_leaves_at_least() -> None:
         for _ in range(30):
             bench.do(*random_operations(stream))
             names = bench.disk.list("d")
-            before = bench.disk.synced_operations
+            before = bench.disk.files.changes
             if names and stream.chance(0.3):
                 bench.do(*[Sync(f"d/{name}") for name in names], Sync("d"))
                 model = contents(bench.disk)
-                assert bench.disk.synced_operations > before
-            assert contents(bench.disk.durable_view()) == model
+                assert bench.disk.files.changes > before
+            assert contents(bench.disk.files.durable()) == model
 
 
 class TestFaults:
@@ -454,24 +454,24 @@ class TestFaults:
         for seed in SEEDS:
             bench = Bench(seed)
             bench.do(write("d/f", b"s" * 100), Sync("d/f"), Sync("d"))
-            bench.disk.fail_next_sync()
+            bench.disk.files.syncs_to_fail = 1
             assert bench.fail(write("d/f", b"n" * 9000, 100), Sync("d/f")) == "data/d/f: input/output error"
             assert bench.fail(write("d/f", b"x")) == "data/d/f: input/output error"
             data = bench.disk.read("d/f")
             assert data[:100] == b"s" * 100
             assert set(data[100:]) <= set(b"n\0")
             dropped += data[100:] != b"n" * 9000
-            assert contents(bench.disk.durable_view()) == {"f": b"s" * 100}
+            assert contents(bench.disk.files.durable()) == {"f": b"s" * 100}
             bench.open()
             bench.do(Sync("d/f"))
-            assert contents(bench.disk.durable_view()) == {"f": data}
+            assert contents(bench.disk.files.durable()) == {"f": data}
         assert 0 < dropped < len(SEEDS)
 
     def test_a_full_disk_takes_a_part_of_the_first_write_and_no_other_until_it_is_drained(self) -> None:
         for seed in SEEDS:
             bench = Bench(seed)
             bench.do(write("d/f", b"kept"), Sync("d/f"), Sync("d"))
-            bench.disk.fill()
+            bench.disk.files.full = True
             assert bench.fail(write("d/f", b"0123456789", 4)) == "data/d/f: no space left on device"
             data = bench.disk.read("d/f")
             assert b"kept012345678".startswith(data)
@@ -480,7 +480,7 @@ class TestFaults:
             assert bench.fail(write("d/f", b"x", 20)) == "data/d/f: no space left on device"
             with pytest.raises(StorageError, match="no space left"):
                 bench.disk.make_folder("new")
-            bench.disk.drain()
+            bench.disk.files.full = False
             bench.open()
             bench.do(write("d/f", b"again", 4), Sync("d/f"))
             assert bench.disk.read("d/f").startswith(b"keptagain")
@@ -491,32 +491,34 @@ class TestFaults:
             bench = Bench(seed)
             data = b"abc" * 100
             bench.do(write("d/f", data), Allocate("d/f", 64 << 20), Sync("d/f"), write("g", b"x"), Sync("d"))
-            what = bench.disk.flip_bit(Stream(seed, "flip"), "d")
-            assert what.startswith("d/f: bit ")
+            flip = bench.disk.files.flip_bit(Stream(seed, "flip"), "d/f")
+            assert flip is not None
             if seed % 2:
                 bench.disk.crash(power=True)
-            offset = int(what.split()[-1])
+            offset = flip.offset
             assert offset < 64 << 20
             before = data[offset] if offset < len(data) else 0
             after = bench.disk.read("d/f", offset, 1)[0]
             assert (before ^ after).bit_count() == 1
-            assert what == f"d/f: bit {(before ^ after).bit_length() - 1} of byte {offset}"
+            assert str(flip) == f"d/f: bit {(before ^ after).bit_length() - 1} of byte {offset}"
             rest = bytearray(bench.disk.read("d/f", 0, len(data)))
             if offset < len(data):
                 rest[offset] = before
             assert rest == data
             in_zeros += offset >= len(data)
+            bench.disk.files.flip_back(flip)
+            assert bench.disk.read("d/f", offset, 1)[0] == before
         assert 0 < in_zeros < len(SEEDS) // 2
-        assert Bench().disk.flip_bit(Stream(1, "flip")) == ""
 
     def test_a_wiped_disk_is_empty_and_can_be_used(self) -> None:
         bench = Bench()
         bench.do(write("d/f", b"x"), Sync("d/f"), Sync("d"))
         bench.submit(write("d/g", b"x"))
-        bench.disk.wipe()
+        bench.disk.crash()
+        bench.disk.files.wipe()
         bench.run()
         assert bench.ends == []
-        assert bench.disk.list("") == bench.disk.durable_view().list("") == []
+        assert bench.disk.list("") == bench.disk.files.durable().list("") == []
         bench.open()
         bench.disk.make_folder("d")
         bench.do(write("d/f", b"y"))

@@ -355,6 +355,15 @@ class TestCorruption:
         log.write_bytes(good[: last + 20] + bytes(5000))
         assert zxids(recover(tmp_path).tail) == [1, 2, EPOCH + 1]
 
+    @pytest.mark.parametrize("size", range(8))
+    @pytest.mark.parametrize("zeros", [0, 1, 16, 5000])
+    def test_a_header_that_is_torn_anywhere(self, tmp_path: Path, size: int, zeros: int) -> None:
+        """The first write to a new file, torn, in a file that is as long as it would have been, or longer."""
+        write_log(tmp_path, create(1), create(2))
+        (tmp_path / FOLDER / "log.3").write_bytes(b"ZKLG\0\0\0\2"[:size] + bytes(zeros))
+        assert zxids(recover(tmp_path).tail) == [1, 2]
+        assert not (tmp_path / FOLDER / "log.3").exists()
+
     @pytest.mark.parametrize("content", [b"hello, world, this is no log", b"ZKSN\0\0\0\2" + bytes(8), b"X"])
     def test_foreign_files(self, tmp_path: Path, content: bytes) -> None:
         log = write_log(tmp_path, create(1))

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quorate.errors import QuorateError
-from quorate.simulation.drive import VirtualDisk
+from quorate.simulation.disk.device import VirtualDisk
+from quorate.simulation.disk.files import Flip, VirtualFiles
 from quorate.simulation.machine import SimulatedEnvironment
 from quorate.simulation.scheduler import Stream
-from quorate.simulation.volume import Volume
 from quorate.zookeeper.recovery import Recovery
 from quorate.zookeeper.txnlog import FOLDER, LOG_PREFIX, SNAPSHOT_PREFIX, zxid_of
 
@@ -21,7 +21,7 @@ class MemberDisks:
     def __init__(self, world: "World", sid: int) -> None:
         options = world.options
         count = 2 if options["two_disks"] else 1
-        self._volumes = [Volume(Stream(world.seed, f"volume {number} of {sid}")) for number in range(count)]
+        self._volumes = [VirtualFiles(Stream(world.seed, f"volume {number} of {sid}")) for number in range(count)]
         self._disks = [
             VirtualDisk(
                 world.scheduler,
@@ -34,7 +34,7 @@ class MemberDisks:
         self._machine = world.machines[sid]
         self.failing = False
         self.trusted = True
-        self._flips: list[tuple[Volume, str, int, int]] = []
+        self._flips: list[tuple[VirtualFiles, Flip]] = []
         self._steps_left = -1
         self._crash: Callable[[], None] | None = None
         for disk in self._disks:
@@ -58,6 +58,7 @@ class MemberDisks:
         return self._disks[0], self._disks[1]
 
     def crash(self, power_lost: bool) -> None:
+        """The process is gone, and with it, if the power was lost, what was not synced."""
         self._crash = None
         for disk in self._disks:
             disk.crash()
@@ -72,7 +73,7 @@ class MemberDisks:
         self._steps_left = operations
         self._crash = crash
 
-    def _stepped(self) -> None:
+    def _stepped(self, step: str) -> None:
         crash = self._crash
         if crash is None:
             return
@@ -106,21 +107,23 @@ class MemberDisks:
         paths = [
             (volume, f"{FOLDER}/{name}")
             for volume in self._volumes
-            for name in volume.list(FOLDER)
+            for name in (volume.list(FOLDER) if volume.exists(FOLDER) else ())
             if max(zxid_of(name, LOG_PREFIX), zxid_of(name, SNAPSHOT_PREFIX)) >= 0
         ]
         if not paths:
             return ""
         volume, path = stream.choice(paths)
+        flip = volume.flip_bit(stream, path)
+        if flip is None:
+            return ""
         self.trusted = False
-        offset, bit = volume.flip_bit(path, stream)
-        self._flips.append((volume, path, offset, bit))
-        return f"{path}: bit {bit} of byte {offset}"
+        self._flips.append((volume, flip))
+        return str(flip)
 
     def repair(self) -> None:
         """Take back every flip whose file is still there."""
-        for volume, path, offset, bit in self._flips:
-            volume.flip_back(path, offset, bit)
+        for volume, flip in self._flips:
+            volume.flip_back(flip)
         self._flips.clear()
         self.trusted = True
 

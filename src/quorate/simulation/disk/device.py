@@ -10,7 +10,7 @@ killed (``crash(power=False)``)
     What the system was given stays, unsynced as it was: everything carried out, a beginning of what was queued, and the
     operation under way done, not done or, if it is a write, done up to any byte.
 power lost (``crash(power=True)``)
-    The same, and then of all that was not synced only what ``diskfaults`` (a file's content) and ``diskfiles`` (names)
+    The same, and then of all that was not synced only what ``survival`` (a file's content) and ``files`` (names)
     let survive. What was synced is never lost, but to :meth:`VirtualDisk.flip_bit` and :meth:`VirtualDisk.wipe`.
 
 A failed sync drops some of the file's unsynced pages and leaves the others as unsynced as they were. Not modelled: a page that
@@ -25,7 +25,7 @@ from functools import partial
 from typing import Final
 
 from quorate.errors import StorageError
-from quorate.simulation.diskfiles import DurableView, VirtualFiles
+from quorate.simulation.disk.files import VirtualFiles
 from quorate.simulation.scheduler import MICROSECOND, Scheduler, Stream
 from quorate.storage.disk import Allocate, Done, Operation, Remove, Rename, Sync, Truncate, Write
 
@@ -296,36 +296,3 @@ class VirtualDisk:
             for path in self._paths_to_sync():
                 self.files.carry_out(Sync(path))
             self._to_sync.clear()
-
-    # ---- faults
-
-    def fail_next_sync(self) -> None:
-        """The next sync, of this process or of a later one, fails."""
-        self.files.syncs_to_fail = 1
-
-    def fill(self) -> None:
-        """No write succeeds until :meth:`drain`; some part of the first one to fail is carried out."""
-        self.files.full = True
-
-    def drain(self) -> None:
-        self.files.full = False
-
-    def flip_bit(self, stream: Stream, path: str = "") -> str:
-        """Flip some bit of the file ``path``, or of some file in that folder; what it did, "" if there is no file."""
-        return self.files.flip_bit(stream, path)
-
-    def wipe(self) -> None:
-        """Every file and folder is gone, and so is the process that had it open."""
-        self._forget_process()
-        self.files.wipe()
-
-    # ---- what is durable
-
-    @property
-    def synced_operations(self) -> int:
-        """Grows whenever what a loss of power would surely leave may have changed."""
-        return self.files.changes
-
-    def durable_view(self) -> DurableView:
-        """What a loss of power would surely leave now."""
-        return self.files.durable()

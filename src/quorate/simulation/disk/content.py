@@ -6,7 +6,7 @@ So a sync costs nothing but the forgetting of a list, and nothing is kept twice.
 from collections.abc import Sequence
 from typing import Final
 
-from quorate.simulation.diskfaults import EXTEND, RESIZE, WRITE, Change, survivors
+from quorate.simulation.disk.survival import EXTEND, RESIZE, WRITE, Change, survivors
 from quorate.simulation.scheduler import Stream
 
 _ZEROS: Final = bytes(1 << 20)

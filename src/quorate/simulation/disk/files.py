@@ -1,6 +1,6 @@
 """The files of a virtual disk: what programs see now, and what would surely be there after a loss of power.
 
-Content is in ``diskcontent``; folders are one list of names and a journal of the changes to them.
+Content is in ``content``; folders are one list of names and a journal of the changes to them.
 
 A file that was created, renamed or removed is so for sure only when its folder was synced; a sync of the file itself is no
 promise about its name (POSIX). Of what was not synced some beginning is there after a loss of power, for each folder. A
@@ -8,10 +8,10 @@ rename is one change: there is no moment without the old or the new file.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from quorate.errors import LocalProtocolError, StorageError
-from quorate.simulation.diskcontent import VirtualFile, read_content
+from quorate.simulation.disk.content import VirtualFile, read_content
 from quorate.simulation.scheduler import Stream
 from quorate.storage.disk import Allocate, Done, Operation, Remove, Rename, Sync, Truncate, Write
 
@@ -48,6 +48,18 @@ class _Entry:
     @property
     def crosses(self) -> bool:
         return self.folders[0] != self.folders[-1]
+
+
+class Flip(NamedTuple):
+    """A bit of a file that has changed by itself."""
+
+    path: str
+    file: VirtualFile
+    offset: int
+    bit: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: bit {self.bit} of byte {self.offset}"
 
 
 class VirtualFiles:
@@ -232,15 +244,11 @@ class VirtualFiles:
         self._journal = []
         self.changes += 1
 
-    def flip_bit(self, stream: Stream, path: str = "") -> str:
-        """Flip some bit of a file, ``path`` or any in that folder; what it did, "" if there is no file with content."""
-        prefix = f"{path}/" if path else ""
-        paths = [name for name in sorted(self.files) if name == path or name.startswith(prefix)]
-        paths = [name for name in paths if self.files[name].size > 0]
-        if not paths:
-            return ""
-        name = stream.choice(paths)
-        file = self.files[name]
+    def flip_bit(self, stream: Stream, path: str) -> "Flip | None":
+        """Flip some bit of the file; None if it has no content."""
+        file = self.files[path]
+        if file.size == 0:
+            return None
         zeros = min(file.size - len(file.data), _MOST_ZEROS)
         if not file.data or (zeros and stream.chance(0.25)):
             # mostly not far behind the data, where the next are going to be written
@@ -251,7 +259,13 @@ class VirtualFiles:
         bit = stream.between(0, 7)
         file.data[offset] ^= 1 << bit
         self.changes += 1
-        return f"{name}: bit {bit} of byte {offset}"
+        return Flip(path, file, offset, bit)
+
+    def flip_back(self, flip: "Flip") -> None:
+        """Take back a flip, if the file is still there and as long."""
+        if self.files.get(flip.path) is flip.file and flip.offset < len(flip.file.data):
+            flip.file.data[flip.offset] ^= 1 << flip.bit
+            self.changes += 1
 
     def durable(self) -> "DurableView":
         return DurableView(self, dict(self._durable), dict(self.folders))
