@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,9 @@ from typing import Any, Final
 
 from quorate.cli.duration import seconds
 from quorate.errors import UsageError
-from quorate.simulation import drawing, protocols, shrinking
-from quorate.simulation.batch import Batch, Mutation, Outcome, Totals, find_mutation, options_of
+from quorate.simulation import drawing, protocols, shrinking, tracefile
+from quorate.simulation.batch import Batch, Outcome, Totals, find_mutation, options_of
+from quorate.simulation.guarded import Guarded
 from quorate.simulation.result import Result, Simulation
 
 SEEDS_DEFAULT: Final = "1..1000"
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = parser.add_argument_group("one run")
     one.add_argument("--seed", metavar="N", type=int, help="run this seed alone")
     one.add_argument("--trace", metavar="FILE", type=Path, help="draw the run into this HTML file")
+    one.add_argument(
+        "--trace-json", metavar="FILE", type=Path, help="write the run's events into this file, as JSON lines"
+    )
     one.add_argument("--shrink", action="store_true", help="find a smaller run that fails in the same way")
 
 
@@ -65,10 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must not be negative")
     changes = _changes(arguments)
     if arguments.seed is not None:
+        if arguments.seed < 0:
+            raise UsageError("--seed must not be negative")
+        if arguments.seeds is not None:
+            raise UsageError("--seed is one run and --seeds many: expected one of them")
         return _one(arguments, simulation, changes)
-    for name in ("trace", "shrink"):
+    for name in ("trace", "trace_json", "shrink"):
         if getattr(arguments, name):
-            raise UsageError(f"--{name} is for one run: name it with --seed")
+            raise UsageError(f"--{name.replace('_', '-')} is for one run: name it with --seed")
     return _many(arguments, place, changes)
 
 
@@ -126,7 +135,7 @@ def parse_seeds(text: str) -> tuple[Iterable[int], int]:
 def _many(arguments: argparse.Namespace, place: str, changes: dict[str, object]) -> int:
     budget = seconds("--time-budget", arguments.time_budget)
     seeds, count = parse_seeds(arguments.seeds or SEEDS_DEFAULT)
-    workers = arguments.workers or len(os.sched_getaffinity(0))
+    workers = min(arguments.workers or len(os.sched_getaffinity(0)), count)
     progress = _Progress(count) if sys.stderr.isatty() else None
     batch = Batch(
         place,
@@ -141,8 +150,7 @@ def _many(arguments: argparse.Namespace, place: str, changes: dict[str, object])
     def report(outcome: Outcome) -> None:
         if progress is not None:
             progress.clear()
-        what = outcome.failure or f"the simulator broke down: {outcome.crash.strip().splitlines()[-1]}"
-        sys.stdout.write(f"seed {outcome.seed} failed: {what}\n")
+        sys.stdout.write(f"seed {outcome.seed} failed: {outcome.text}\n")
         sys.stdout.flush()
 
     began = time.monotonic()
@@ -158,12 +166,22 @@ def _many(arguments: argparse.Namespace, place: str, changes: dict[str, object])
 
 def _summarise(totals: Totals, elapsed: float, workers: int) -> None:
     cpu = max(totals.cpu / _SECOND, 1e-9)
-    sys.stdout.write(
-        f"{totals.seeds:,} seeds, {totals.failures:,} failed; {elapsed:.1f} s with {workers} workers;"
-        f" {totals.events:,} events, {totals.events / cpu:,.0f} a second of CPU; {totals.virtual / _SECOND:,.0f} virtual"
-        f" seconds, {totals.virtual / _SECOND / cpu:,.0f} a second; {totals.operations:,} operations, {totals.commits:,} commits;"
-        f" longest recovery {totals.recovery / _SECOND:.1f} virtual s (seed {totals.slowest_recovery})\n"
-    )
+    virtual = totals.virtual / _SECOND
+    lines = [
+        f"{totals.seeds:,} seeds, {totals.failures:,} failed, in {elapsed:.1f} s with {_count(workers, 'worker')}",
+        f"{totals.events:,} events, {totals.events / cpu:,.0f} per second and core;"
+        f" {virtual:,.0f} virtual seconds, {virtual / cpu:,.0f} per second and core",
+        f"{totals.operations:,} operations, {totals.commits:,} commits",
+    ]
+    if totals.recovery:
+        lines.append(
+            f"longest recovery {totals.recovery / _SECOND:.1f} virtual seconds, seed {totals.slowest_recovery}"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class _Progress:
@@ -199,22 +217,29 @@ class _Progress:
 
 
 def _one(arguments: argparse.Namespace, simulation: Simulation, changes: dict[str, object]) -> int:
-    seed = arguments.seed
-    mutation: Mutation | None = None
-    if arguments.mutation is not None:
-        mutation = find_mutation(simulation, arguments.mutation)
+    seed: int = arguments.seed
+    guarded = Guarded(simulation)
+    mutation = None if arguments.mutation is None else find_mutation(simulation, arguments.mutation)
     with nullcontext() if mutation is None else mutation.applied():
         options = options_of(simulation, mutation, seed, changes)
-        result = simulation.run(seed, options)
+        result = guarded.run(seed, options)
+        if guarded.crash:
+            sys.stderr.write(guarded.crash)
         if arguments.shrink and result.failure:
-            result = _shrink(arguments, simulation, result)
+            result = _shrink(arguments, guarded, result)
             options = dict(result.options)
-        if arguments.trace is not None:
-            result = simulation.run(seed, options, trace=True)
+        if arguments.trace is not None or arguments.trace_json is not None:
+            result = guarded.run(seed, options, trace=True)
     _tell(result)
+    if result.trace is None:
+        return 1 if result.failure else 0
     if arguments.trace is not None:
         arguments.trace.write_text(drawing.page(result), encoding="utf-8")
         sys.stdout.write(f"drawn in {arguments.trace}\n")
+    if arguments.trace_json is not None:
+        with arguments.trace_json.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(tracefile.lines(result))
+        sys.stdout.write(f"written to {arguments.trace_json}\n")
     return 1 if result.failure else 0
 
 
@@ -224,12 +249,15 @@ def _shrink(arguments: argparse.Namespace, simulation: Simulation, result: Resul
 
     budget = seconds("--time-budget", arguments.time_budget)
     smallest = shrinking.shrink(simulation, result, time_budget=budget, tell=say)
-    file = Path(f"{arguments.protocol}-{arguments.seed}.json")
+    name = f"{arguments.protocol}-{arguments.seed}.json"
+    file = Path(name) if arguments.trace is None else arguments.trace.with_name(name)
     file.write_text(json.dumps(dict(smallest.options), indent=1) + "\n", encoding="utf-8")
-    mutation = f" --mutation {arguments.mutation}" if arguments.mutation else ""
-    sys.stdout.write(
-        f"repeat: quorate simulate {arguments.protocol} --seed {arguments.seed}{mutation} --options {file}\n"
-    )
+    for line in shrinking.differences(result.options, smallest.options):
+        sys.stdout.write(f"{line}\n")
+    words = ["quorate", "simulate", arguments.protocol, "--seed", str(arguments.seed)]
+    if arguments.mutation:
+        words += ["--mutation", arguments.mutation]
+    sys.stdout.write(f"repeat: {shlex.join([*words, '--options', str(file)])}\n")
     return smallest
 
 
@@ -237,6 +265,6 @@ def _tell(result: Result) -> None:
     if result.failure:
         sys.stdout.write(f"seed {result.seed} failed: {result.failure}\n")
     sys.stdout.write(
-        f"seed {result.seed}: {result.events:,} events in {result.virtual / _SECOND:.3f} virtual s, {result.operations:,} operations,"
-        f" {result.commits:,} commits, digest {result.digest:08x}\n"
+        f"seed {result.seed}: {result.events:,} events in {result.virtual / _SECOND:.3f} virtual seconds,"
+        f" {result.operations:,} operations, {result.commits:,} commits, digest {result.digest:08x}\n"
     )

@@ -5,6 +5,7 @@ schedule, and parts of it are left out, halves first (delta debugging: Zeller an
 Failure-Inducing Input", 2002). Two failures are the same if the texts before their first colons are.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,18 @@ def shrink(
 ) -> Result:
     """The smallest run found that fails as ``result`` does, maybe ``result`` itself. ``time_budget`` in seconds, 0 for none."""
     return _Shrinker(simulation, result, time_budget, runs_max, tell).smallest()
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What became of the options, one line for each that changed; of a schedule, how many faults it has."""
+    lines: list[str] = []
+    for name, old in before.items():
+        new = after.get(name)
+        if name == "schedule":
+            lines.append(f"faults that struck: {len(old or ())} -> {len(new or ())}")
+        elif new != old:
+            lines.append(f"{name}: {json.dumps(old)} -> {json.dumps(new)}")
+    return lines
 
 
 class _Shrinker:
@@ -90,7 +103,7 @@ class _Shrinker:
     def _leave_out(self, strikes: list[Any]) -> None:
         size = len(strikes)
         while size:
-            place = 0
+            place, before = 0, len(strikes)
             while place < len(strikes):
                 fewer = strikes[:place] + strikes[place + size :]
                 if self._fails({**self._options, "schedule": fewer}):
@@ -99,4 +112,6 @@ class _Shrinker:
                     self._tell(f"still fails: {len(fewer)} faults")
                 else:
                     place += size
-            size //= 2
+            # what could not go before may go without what went after it
+            if size > 1 or len(strikes) == before:
+                size //= 2
