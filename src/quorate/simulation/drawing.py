@@ -2,10 +2,29 @@
 
 import html
 import json
+from collections.abc import Mapping
+from heapq import merge
 from importlib import resources
 from typing import Any
 
 from quorate.simulation.result import Result
+from quorate.simulation.trace import FAULT, Event
+
+
+def strikes(options: Mapping[str, object]) -> list[Event]:
+    """The schedule of faults as events of the run as a whole: not every fault shows otherwise."""
+    schedule = options.get("schedule")
+    if not isinstance(schedule, list):
+        return []
+    return [Event(when, FAULT, "", "", " ".join(map(_plain, strike)), 0) for when, *strike in schedule]
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _time(event: Event) -> int:
+    return event.time
 
 
 def page(result: Result) -> str:
@@ -22,7 +41,7 @@ def page(result: Result) -> str:
             event.text,
             event.link,
         ]
-        for event in result.trace
+        for event in merge(strikes(result.options), result.trace, key=_time)
     ]
     title = f"seed {result.seed}"
     data = {
