@@ -71,7 +71,8 @@ class _Shrinker:
         if isinstance(given, list) and self._fails({**self._options, "schedule": given}):
             self._options["schedule"] = given
             self._leave_out(given)
-            self._make_smaller()
+            while self._make_smaller():
+                self._leave_out(self._options["schedule"])
         return self._best
 
     @property
@@ -88,17 +89,18 @@ class _Shrinker:
         self._best = result
         return True
 
-    def _make_smaller(self) -> None:
-        """Take the first way that still fails, as long as there is one."""
-        going = True
+    def _make_smaller(self) -> bool:
+        """Take the first way that still fails, as long as there is one; False if there was none at all."""
+        going, any_taken = True, False
         while going:
             going = False
             for change, options in self._simulation.smaller(self._options):
                 if self._fails(options):
                     self._tell(f"still fails: {change}")
                     self._options = dict(options)
-                    going = True
+                    going = any_taken = True
                     break
+        return any_taken
 
     def _leave_out(self, strikes: list[Any]) -> None:
         size = len(strikes)
