@@ -26,7 +26,7 @@ from quorate.simulation.result import Result, Simulation
 SEEDS_DEFAULT: Final = "1..1000"
 _SECOND: Final = 1_000_000_000
 _RANGE: Final = re.compile(r"(\d{1,15})(?:\.\.(\d{1,15}))?", re.ASCII)
-_RANDOM: Final = re.compile(r"random(?::(\d{1,9}))?", re.ASCII)
+_RANDOM: Final = re.compile(r"random(?::([1-9]\d{0,8}))?", re.ASCII)
 _FRESH: Final = 1000
 _FRESH_SPAN: Final = 10**12
 
@@ -225,7 +225,9 @@ def _one(arguments: argparse.Namespace, simulation: Simulation, changes: dict[st
         result = guarded.run(seed, options)
         if guarded.crash:
             sys.stderr.write(guarded.crash)
-        if arguments.shrink and result.failure:
+        if arguments.shrink and not result.failure:
+            sys.stdout.write(f"seed {seed} did not fail: there is nothing to shrink\n")
+        elif arguments.shrink:
             result = _shrink(arguments, guarded, result)
             options = dict(result.options)
         if arguments.trace is not None or arguments.trace_json is not None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import IO, Any, Final, Protocol
@@ -61,7 +61,26 @@ def options_of(
             close = get_close_matches(name, options, 3) or list(options)
             raise UsageError(f"unknown simulation option {name!r}: expected one of {', '.join(close)}")
         options[name] = value
+    schedule = options.get("schedule")
+    if isinstance(schedule, list):
+        _check(schedule, getattr(simulation, "faults", ()))
     return options
+
+
+def _check(schedule: list[Any], faults: Collection[str]) -> None:
+    """That each strike is [time, kind, ...], of a kind that there is if the simulation names its ``faults``."""
+    for place, strike in enumerate(schedule):
+        match strike:
+            case [int() as when, str() as kind, *_] if when >= 0 and not isinstance(when, bool):
+                if faults and kind not in faults:
+                    close = get_close_matches(kind, faults, 3) or list(faults)
+                    raise UsageError(
+                        f"simulation option schedule: fault {place + 1}: unknown kind {kind!r}, expected {', '.join(close)}"
+                    )
+            case _:
+                raise UsageError(
+                    f"simulation option schedule: fault {place + 1}: expected [nanoseconds, kind, ...], not {strike!r:.80}"
+                )
 
 
 def breakdown(crash: str) -> str:

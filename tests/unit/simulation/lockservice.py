@@ -162,8 +162,11 @@ class _Run:
 
 
 class Mutation:
-    def __init__(self, name: str) -> None:
+    issue = ""
+
+    def __init__(self, name: str, what: str) -> None:
         self.name = name
+        self.what = what
 
     def draw(self, seed: int) -> dict[str, object]:
         return SIMULATION.options(seed)
@@ -181,7 +184,13 @@ class LockService:
     """quorate.simulation.result.Simulation, with mutations."""
 
     mutations: Mapping[str, Mutation] = {
-        name: Mutation(name) for name in ("forgetful", "exploding", "dying", "hanging")
+        name: Mutation(name, what)
+        for name, what in (
+            ("forgetful", "the server's memory of the holder is lost in a crash"),
+            ("exploding", "seed 5 raises an exception"),
+            ("dying", "seed 5 ends its process"),
+            ("hanging", "seed 5 does not end"),
+        )
     }
 
     def options(self, seed: int) -> dict[str, object]:
