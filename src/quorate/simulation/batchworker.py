@@ -5,6 +5,7 @@ It speaks JSON lines with :mod:`quorate.simulation.batch`, its parent. First com
 its input does, even in the middle of a run: a parent that is gone, however it went, leaves no worker behind.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,12 +15,15 @@ import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from quorate.errors import UsageError
 from quorate.simulation.batch import Mutation, find_mutation, options_of
 from quorate.simulation.protocols import import_location
 from quorate.simulation.result import Simulation
+
+_COLLECTED_EVERY: Final = 10
+"""Runs."""
 
 
 def main() -> int:
@@ -40,9 +44,17 @@ def main() -> int:
         return 1
     with nullcontext() if mutation is None else mutation.applied():
         _tell(answers, {"ready": True})
+        # a run leaves a few megabytes in cycles: they are collected between runs, not looked for in their midst
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        runs = 0
         while True:
             for seed in orders.get():
                 _tell(answers, _run(simulation, mutation, seed, task["options"]))
+                runs += 1
+                if runs % _COLLECTED_EVERY == 0:
+                    gc.collect()
 
 
 def _listen(source: BinaryIO, orders: "SimpleQueue[Any]") -> None:
