@@ -228,8 +228,8 @@ def _one(arguments: argparse.Namespace, simulation: Simulation, changes: dict[st
         if arguments.shrink and not result.failure:
             sys.stdout.write(f"seed {seed} did not fail: there is nothing to shrink\n")
         elif arguments.shrink:
-            result = _shrink(arguments, guarded, result)
-            options = dict(result.options)
+            options = _shrink(arguments, guarded, result, options)
+            result = guarded.run(seed, options)
         if arguments.trace is not None or arguments.trace_json is not None:
             result = guarded.run(seed, options, trace=True)
     _tell(result)
@@ -245,22 +245,26 @@ def _one(arguments: argparse.Namespace, simulation: Simulation, changes: dict[st
     return 1 if result.failure else 0
 
 
-def _shrink(arguments: argparse.Namespace, simulation: Simulation, result: Result) -> Result:
+def _shrink(
+    arguments: argparse.Namespace, simulation: Simulation, result: Result, given: Mapping[str, object] | None
+) -> dict[str, object]:
+    """The options of the smallest run found; they are written to a file."""
+
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     budget = seconds("--time-budget", arguments.time_budget)
-    smallest = shrinking.shrink(simulation, result, time_budget=budget, tell=say)
+    smallest, options = shrinking.shrink(simulation, result, given, time_budget=budget, tell=say)
     name = f"{arguments.protocol}-{arguments.seed}.json"
     file = Path(name) if arguments.trace is None else arguments.trace.with_name(name)
-    file.write_text(json.dumps(dict(smallest.options), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
     for line in shrinking.differences(result.options, smallest.options):
         sys.stdout.write(f"{line}\n")
     words = ["quorate", "simulate", arguments.protocol, "--seed", str(arguments.seed)]
     if arguments.mutation:
         words += ["--mutation", arguments.mutation]
     sys.stdout.write(f"repeat: {shlex.join([*words, '--options', str(file)])}\n")
-    return smallest
+    return options
 
 
 def _tell(result: Result) -> None:

@@ -8,11 +8,12 @@ Failure-Inducing Input", 2002). Two failures are the same if the texts before th
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from quorate.simulation.result import Result, Simulation
 
-RUNS_MAX = 2000
+RUNS_MAX: Final = 2000
+PINS_MAX: Final = 20
 
 
 def kind_of(failure: str) -> str:
@@ -22,13 +23,15 @@ def kind_of(failure: str) -> str:
 def shrink(
     simulation: Simulation,
     result: Result,
+    given: Mapping[str, object] | None,
     *,
     time_budget: float = 0.0,
     runs_max: int = RUNS_MAX,
     tell: Callable[[str], None] = lambda text: None,
-) -> Result:
-    """The smallest run found that fails as ``result`` does, maybe ``result`` itself. ``time_budget`` in seconds, 0 for none."""
-    return _Shrinker(simulation, result, time_budget, runs_max, tell).smallest()
+) -> tuple[Result, dict[str, object]]:
+    """The smallest run found that fails as ``result`` does, which came of the options ``given`` (None for the seed's own), maybe
+    ``result`` itself; and the options that repeat it. ``time_budget`` in seconds, 0 for none."""
+    return _Shrinker(simulation, result, given, time_budget, runs_max, tell).smallest()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -48,6 +51,7 @@ class _Shrinker:
         self,
         simulation: Simulation,
         result: Result,
+        given: Mapping[str, object] | None,
         time_budget: float,
         runs_max: int,
         tell: Callable[[str], None],
@@ -55,25 +59,33 @@ class _Shrinker:
         self._simulation = simulation
         self._seed = result.seed
         self._kind = kind_of(result.failure)
-        self._best = result
-        self._options: dict[str, Any] = dict(result.options)
+        self._options: dict[str, Any] = dict(simulation.options(result.seed) if given is None else given)
+        """What the smallest run was given: with them it is exactly repeated."""
+        self._failing: list[tuple[Result, dict[str, Any]]] = [(result, self._options)]
+        """What failed, and the options it was given; the latest is the smallest."""
         self._left = runs_max
         self._deadline = time.monotonic() + time_budget if time_budget else float("inf")
         self._tell = tell
 
-    def smallest(self) -> Result:
-        drawn = {**self._options, "schedule": None}
-        if self._options.get("schedule") is not None and self._fails(drawn):
-            # the seed's own draws fail as well, so that whole kinds of faults can go
-            self._options = drawn
+    def smallest(self) -> tuple[Result, dict[str, Any]]:
         self._make_smaller()
-        given = self._best.options.get("schedule")
-        if isinstance(given, list) and self._fails({**self._options, "schedule": given}):
-            self._options["schedule"] = given
-            self._leave_out(given)
+        if self._options.get("schedule") is None:
+            self._pin()
+        schedule = self._options.get("schedule")
+        if isinstance(schedule, list):
+            self._leave_out(schedule)
             while self._make_smaller():
                 self._leave_out(self._options["schedule"])
-        return self._best
+        return self._failing[-1]
+
+    def _pin(self) -> None:
+        """Give the faults that struck instead of drawing them. They may strike a little otherwise then (between other events
+        of the same instant), so a run that no longer fails is no reason to give up on those before it."""
+        for result, options in reversed(self._failing[-PINS_MAX:]):
+            struck = result.options.get("schedule")
+            if isinstance(struck, list) and self._fails({**options, "schedule": struck}):
+                self._tell(f"still fails: these {len(struck)} faults")
+                return
 
     @property
     def _over(self) -> bool:
@@ -86,7 +98,8 @@ class _Shrinker:
         result = self._simulation.run(self._seed, options)
         if not result.failure or kind_of(result.failure) != self._kind:
             return False
-        self._best = result
+        self._options = dict(options)
+        self._failing.append((result, self._options))
         return True
 
     def _make_smaller(self) -> bool:
@@ -97,7 +110,6 @@ class _Shrinker:
             for change, options in self._simulation.smaller(self._options):
                 if self._fails(options):
                     self._tell(f"still fails: {change}")
-                    self._options = dict(options)
                     going = any_taken = True
                     break
         return any_taken
@@ -110,7 +122,6 @@ class _Shrinker:
                 fewer = strikes[:place] + strikes[place + size :]
                 if self._fails({**self._options, "schedule": fewer}):
                     strikes = fewer
-                    self._options["schedule"] = fewer
                     self._tell(f"still fails: {len(fewer)} faults")
                 else:
                     place += size

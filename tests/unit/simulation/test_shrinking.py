@@ -49,15 +49,41 @@ def faults(result: Result) -> set[int]:
 @pytest.mark.parametrize("needed", [set[int](), {0}, {39}, {3, 4}, {0, 17, 39}, set(range(0, 40, 5)), set(range(40))])
 def test_exactly_the_faults_that_it_takes_stay(needed: set[int]) -> None:
     bench = Bench(needed)
-    smallest = shrink(bench, bench.run(1))
+    smallest, _ = shrink(bench, bench.run(1), None)
     assert faults(smallest) == needed
     assert smallest.failure == f"broken: {len(needed)} faults struck"
+
+
+def test_a_given_schedule_is_not_drawn_again() -> None:
+    bench = Bench({3})
+    given = {"size": 64, "schedule": [[1, "fault", 1], [3, "fault", 3], [4, "fault", 4]]}
+    _, options = shrink(bench, bench.run(1, given), given)
+    assert options["schedule"] == [[3, "fault", 3]]
+
+
+def test_a_schedule_that_does_not_fail_when_given_is_looked_for_further_back() -> None:
+    class Fickle(Bench):
+        """Fails with a drawn schedule, and with a given one only while it is large."""
+
+        def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
+            result = super().run(seed, options)
+            size = result.options["size"]
+            assert isinstance(size, int)
+            if options is not None and options["schedule"] is not None and size < 32:
+                result.failure = ""
+            return result
+
+    bench = Fickle({5})
+    smallest, options = shrink(bench, bench.run(1), None)
+    assert options == {"size": 32, "schedule": [[5, "fault", 5]]}
+    assert bench.run(1, options).failure == smallest.failure == "broken: 1 faults struck"
 
 
 def test_another_kind_of_failure_does_not_count() -> None:
     """Below 8 the run fails as well, but otherwise."""
     bench = Bench({1})
-    assert shrink(bench, bench.run(1)).options["size"] == 8
+    smallest, options = shrink(bench, bench.run(1), None)
+    assert smallest.options["size"] == options["size"] == 8
 
 
 def test_faults_that_can_go_only_after_others_went_are_found() -> None:
@@ -71,13 +97,13 @@ def test_faults_that_can_go_only_after_others_went_are_found() -> None:
             return result
 
     bench = Chained(set(), strikes=7)
-    assert faults(shrink(bench, bench.run(1))) == {0}
+    assert faults(shrink(bench, bench.run(1), None)[0]) == {0}
 
 
 def test_the_number_of_runs_is_bounded() -> None:
     bench = Bench({0, 20})
     first = bench.run(1)
-    smallest = shrink(bench, first, runs_max=5)
+    smallest, _ = shrink(bench, first, None, runs_max=5)
     assert bench.runs == 6
     assert kind_of(smallest.failure) == kind_of(first.failure)
 
@@ -85,7 +111,7 @@ def test_the_number_of_runs_is_bounded() -> None:
 def test_a_time_budget_that_is_over_leaves_the_run_as_it_is() -> None:
     bench = Bench({0})
     first = bench.run(1)
-    assert shrink(bench, first, time_budget=1e-9) is first
+    assert shrink(bench, first, None, time_budget=1e-9) == (first, bench.options(1))
     assert bench.runs == 1
 
 
@@ -101,16 +127,16 @@ def test_real_runs_shrink_to_crashes_alone_none_to_spare() -> None:
     assert failing
     for result in failing:
         told: list[str] = []
-        smallest = shrink(SIMULATION, result, tell=told.append)
-        again = SIMULATION.run(result.seed, smallest.options)
+        smallest, options = shrink(SIMULATION, result, None, tell=told.append)
+        again = SIMULATION.run(result.seed, options)
         assert (again.failure, again.digest) == (smallest.failure, smallest.digest)
         assert kind_of(again.failure) == "mutual exclusion"
-        schedule = smallest.options["schedule"]
+        schedule = options["schedule"]
         assert isinstance(schedule, list)
         assert {strike[1] for strike in schedule} == {"crash"}
-        assert not any(SIMULATION.run(result.seed, less).failure for _, less in SIMULATION.smaller(smallest.options))
+        assert not any(SIMULATION.run(result.seed, less).failure for _, less in SIMULATION.smaller(options))
         fewer = [schedule[:place] + schedule[place + 1 :] for place in range(len(schedule))]
-        assert not any(SIMULATION.run(result.seed, {**smallest.options, "schedule": rest}).failure for rest in fewer)
+        assert not any(SIMULATION.run(result.seed, {**options, "schedule": rest}).failure for rest in fewer)
         assert told
 
 
@@ -120,7 +146,7 @@ def test_breakdowns_shrink_too() -> None:
         first = guarded.run(5)
         assert first.failure == "the simulator broke down: ZeroDivisionError: the simulator itself is wrong"
         assert "lockservice.py" in guarded.crash
-        smallest = shrink(guarded, first)
+        smallest, _ = shrink(guarded, first, None)
     assert smallest.options["clients"] == 1
     assert smallest.options["requests"] == 1
     assert guarded.run(5).failure == ""
