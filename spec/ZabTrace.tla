@@ -57,5 +57,22 @@ TraceNext ==
     /\ LET seen == Trace[line] IN Explained(seen[1], seen[2], seen[3], seen[4])
     /\ line' = line + 1
 
+(* LeaderCompleteness and Durability, judged of the newest epoch in each step: traces have many epochs. *)
+
+Newest(epochs) == CHOOSE e \in epochs : \A d \in epochs : d <= e
+
+BegunEpochs == {b.epoch : b \in initial}
+
+NewestIsComplete ==
+    BegunEpochs # {} =>
+        LET e == Newest(BegunEpochs)
+            h == Initial(e)
+        IN  \A d \in BegunEpochs : d < e /\ Established(d) => IsPrefix(Committed(d), h)
+
+NewestIsDurable ==
+    LET established == {e \in BegunEpochs : Established(e)}
+    IN  established # {} =>
+            LET h == Committed(Newest(established)) IN IsQuorum({s \in Server : IsPrefix(h, history[s])})
+
 TraceSpec == TraceInit /\ [][TraceNext]_traced
 =============================================================================

@@ -100,6 +100,8 @@ class Life:
         self.member = member
         self._check_recovery(member)
         _Watch(self, member)
+        if world.spec is not None:
+            world.spec.watch(self.sid, member)
         if world.options["blind"] and member.peer is not None:
             member.peer.election = _BlindElection(world, member.peer, Stream(world.seed, f"blind {self._number}"))
         self.purger = Purger(log_disk, data_disk, env, config.purge_snapshots_kept, config.purge_interval)

@@ -20,6 +20,7 @@ from quorate.verification.agreement import BrokenPromise, LogAgreement
 from quorate.zookeeper.tree import DataTree
 
 if TYPE_CHECKING:
+    from quorate.simulation.zookeeper.spec_trace import SpecTrace
     from quorate.zookeeper.member import Member
 
 _SPOKEN: Final[dict[int, Kind]] = {CLIENT_PORT: "client", QUORUM_PORT: "quorum", ELECTION_PORT: "election"}
@@ -56,6 +57,8 @@ class World:
         self.faulty = True
         """Whether faults may still strike."""
         self.sniper: Sniper | None = None
+        self.spec: SpecTrace | None = None
+        """Records the members' steps in the terms of the specification, if asked to."""
         self.probes: dict[str, int] = {}
         self.commits = 0
         self.judge = LogAgreement(self.voters)
