@@ -154,10 +154,15 @@ def _many(arguments: argparse.Namespace, place: str, changes: dict[str, object])
         sys.stdout.flush()
 
     began = time.monotonic()
-    totals = batch.run(report, progress)
-    if progress is not None:
-        progress.clear()
-    _summarise(totals, time.monotonic() - began, workers)
+    try:
+        batch.run(report, progress)
+    finally:
+        # also when Ctrl-C ends it: hours of runs were not for nothing
+        if progress is not None:
+            progress.clear()
+        totals = batch.totals
+        if totals.seeds:
+            _summarise(totals, time.monotonic() - began, workers)
     if arguments.verbose:
         for name, (runs, times) in sorted(totals.probes.items(), key=lambda item: -item[1][1]):
             sys.stdout.write(f"{times:12,} times in {runs:8,} runs  {name}\n")

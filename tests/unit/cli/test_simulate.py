@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from quorate.simulation.protocols import PROTOCOLS
 from quorate.simulation.zookeeper.run import SIMULATION as ZAB
 
 SLICE = "1..60"
+BROKEN = ("--mutation", "acknowledge-before-durable")
+"""A bug that shows in nearly every run."""
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +151,22 @@ def test_progress_goes_to_a_terminal_alone(tmp_path: Path) -> None:
     assert b"/6 seeds, 0 failed" in shown
     assert b"\x1b" not in done.stdout
     assert done.stdout.startswith(b"6 seeds, 0 failed")
+
+
+def test_what_was_run_is_summed_up_when_it_is_interrupted() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "quorate", "simulate", "zab", "--seeds", "1..1000000", "--workers", "1", *BROKEN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert first.startswith(b"seed ")
+    assert re.search(rb"^\d+ seeds, \d+ failed, ", out, re.MULTILINE)
+    assert err == b""
+    assert process.returncode == program.INTERRUPTED
 
 
 # ---- mistakes
