@@ -67,7 +67,8 @@ class Nemesis:
             self._strike(strike[1], strike[2:])
 
     def _after(self, delay: int, kind: str, *arguments: int) -> None:
-        self._world.scheduler.after(delay, self._later, kind, list(arguments))
+        # not in the same instant: a schedule says when, but not among what else
+        self._world.scheduler.after(max(delay, 1), self._later, kind, list(arguments))
 
     def _later(self, kind: str, arguments: list[Any]) -> None:
         if self._active:

@@ -20,6 +20,8 @@ from quorate.zookeeper.txns import unpack_txn
 if TYPE_CHECKING:
     from quorate.simulation.zookeeper.mutations import Mutation
 
+_LOOKS_A_TICK = 50
+
 EVENTS_MAX = 40_000
 """Of the first phase; a run that needs more is cut short, not failed."""
 
@@ -78,6 +80,8 @@ class Run:
         self.clients.start()
         self.nemesis.start()
         scheduler = world.scheduler
+        # the phase ends at this very instant, whatever happens about then
+        scheduler.at(options["duration"], _nothing)
         step = scheduler.step
         while scheduler.now < options["duration"] and scheduler.events < EVENTS_MAX and not world.failure:
             step()
@@ -135,6 +139,7 @@ class Run:
         world = self.world
         scheduler = world.scheduler
         limit = scheduler.now + patience(self.options, members == world.members)
+        pause = self.options["tick"] // _LOOKS_A_TICK
         while not condition() and not world.failure:
             if scheduler.now > limit:
                 states = [
@@ -145,7 +150,10 @@ class Run:
                 ]
                 world.violate(f"liveness: {failure}: {'; '.join(states)}; clients: {self.clients.state()}")
                 return
-            for _ in range(5):
+            # at fixed instants, so that a run with the same faults given is the same run
+            look = scheduler.now + pause
+            scheduler.at(look, _nothing)
+            while scheduler.now < look:
                 scheduler.step()
 
     # ---- the judgement
@@ -166,6 +174,10 @@ class Run:
         assert member is not None
         nodes = member.server.tree.nodes
         return {path: (node.data or b"", unpack_stat(node.stat())) for path, node in nodes.items()}
+
+
+def _nothing() -> None:
+    """An instant to stop at."""
 
 
 class _Logged(logging.Handler):
