@@ -20,7 +20,8 @@ OUTPUT_MAX: Final = 1 << 20
 _COUNTS = re.compile(r"^([\d,]+) states generated, ([\d,]+) distinct states found, ([\d,]+) states left on queue", re.M)
 _DEPTH = re.compile(r"^The depth of the complete state graph search is ([\d,]+)", re.M)
 _INVARIANT = re.compile(r"^Error: Invariant (\w+) is violated", re.M)
-_ERROR = re.compile(r"^(?:Error: |\*\*\*)(.+(?:\n(?!\n)[^\n]+){0,5})", re.M)
+_ERROR = re.compile(r"^(?:Error: |\*{3}.*\*{3}\s+|\*\*\* Errors: .*\s+)(.+(?:\n[^\n]+){0,5})", re.M)
+"""The first paragraph of what TLC, or the parser before it, complains of."""
 _STATE = re.compile(r"^(State \d+: .*(?:\n(?=.).*)*)", re.M)
 
 
