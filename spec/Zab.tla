@@ -112,11 +112,10 @@ NewEpoch(s, e) ==
     /\ UNCHANGED <<history, currentEpoch, delivered, initial, acked, proposed, committed>>
 
 (* A server accepts another's epoch, if it has not accepted that epoch or a newer one before. *)
-AcceptEpoch(s, e) ==
+AcceptEpoch(s, leader, e) ==
     /\ e > acceptedEpoch[s]
-    /\ \E m \in messages :
-        /\ m.type = "LEADERINFO" /\ m.epoch = e
-        /\ messages' = messages \union {AckEpoch(s, m.from, e)}
+    /\ [type |-> "LEADERINFO", from |-> leader, epoch |-> e] \in messages
+    /\ messages' = messages \union {AckEpoch(s, leader, e)}
     /\ acceptedEpoch' = [acceptedEpoch EXCEPT ![s] = e]
     /\ leading' = [leading EXCEPT ![s] = 0]
     /\ UNCHANGED <<history, currentEpoch, delivered, initial, acked, proposed, committed>>
@@ -216,7 +215,7 @@ StepDown(s) ==
 
 Next ==
     \E s \in Server :
-        \/ \E e \in Epoch : NewEpoch(s, e) \/ AcceptEpoch(s, e)
+        \/ \E e \in Epoch : NewEpoch(s, e) \/ \E leader \in Server : AcceptEpoch(s, leader, e)
         \/ Begin(s)
         \/ \E n \in 0..Len(history[s]) : Synchronise(s, SubSeq(history[s], 1, n))
         \/ /\ acceptedEpoch[s] > 0 /\ Begun(acceptedEpoch[s])

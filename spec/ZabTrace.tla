@@ -4,7 +4,8 @@
 (*                                                                         *)
 (* The module Recorded is written for each trace: Trace is the sequence of *)
 (* what was seen, each <<event, member, epoch, counter>>, with 0 where an  *)
-(* event has no epoch or counter.  A behaviour of this module takes the    *)
+(* event has no epoch or counter; "accepted" has the epoch's leader as its *)
+(* counter, or 0 if that was not seen.  A behaviour of this module takes the    *)
 (* events one after another, each as a step of Zab (or as one that changes *)
 (* nothing, where Zab has no step for it).  So the trace is one of Zab if  *)
 (* and only if some behaviour is as long as the trace; if none is, the     *)
@@ -41,7 +42,8 @@ Applied(m, zxid) ==
 
 Explained(event, m, e, n) ==
     \/ event = "looking" /\ Looking(m)
-    \/ event = "accepted" /\ (NewEpoch(m, e) \/ AcceptEpoch(m, e))
+    \/ event = "accepted" /\ n \in {0, m} /\ NewEpoch(m, e)
+    \/ event = "accepted" /\ \E leader \in Server : n \in {0, leader} /\ AcceptEpoch(m, leader, e)
     \/ event = "begun" /\ leading[m] = e /\ Begin(m)
     \/ event = "history" /\ History(m, <<e, n>>)
     \/ event = "entered" /\ acceptedEpoch[m] = e /\ EnterEpoch(m)

@@ -4,7 +4,8 @@ A trace is a list of steps in the order in which they happened. Its file has one
 ``[event, member, epoch, counter]``, after a first line ``{"voters": n}``. Events:
 
 - ``looking``: the member was started, or gave up its leader or its lead;
-- ``accepted``: its disk holds the accepted epoch ``epoch``;
+- ``accepted``: its disk holds the accepted epoch ``epoch``; ``counter`` is the member that proposed the epoch, maybe itself,
+  or 0 if that is not known;
 - ``begun``: as the leader of ``epoch`` it has a quorum that accepted it, and sends its history (NEWLEADER);
 - ``history``: the log on its disk ends with the zxid (``epoch``, ``counter``) now;
 - ``entered``: its disk holds the current epoch ``epoch``;

@@ -36,12 +36,14 @@ from quorate.zookeeper.member import Member
 class _Disk:
     """What a member's disk surely holds."""
 
-    __slots__ = ("accepted_epoch", "current_epoch", "last")
+    __slots__ = ("accepted_epoch", "current_epoch", "last", "proposers")
 
     def __init__(self, last: int, accepted_epoch: int, current_epoch: int) -> None:
         self.last = last
         self.accepted_epoch = accepted_epoch
         self.current_epoch = current_epoch
+        self.proposers: dict[int, int] = {}
+        """Who proposed an epoch whose acceptance was handed to the disk, 0 if that member is given up by now."""
 
 
 class SpecTrace:
@@ -146,12 +148,20 @@ class _Recorder:
 
     def write(self, write: WriteRequest) -> None:
         self._writing.append((write.token, write))
-        if self._leads:
+        if isinstance(write, StoreAcceptedEpoch):
+            self._disk.proposers[write.epoch] = self._proposer(write.epoch)
+        elif self._leads:
             if isinstance(write, Append):
                 self._trace.zxid_step("proposed", self._sid, write.entries[-1].zxid)
             elif isinstance(write, StoreCurrentEpoch):
                 self._begin(write.epoch)
         self._write(write)
+
+    def _proposer(self, epoch: int) -> int:
+        leader, learner = self._peer.leader, self._peer.learner
+        if leader is not None:
+            return self._sid if leader.epoch == epoch else 0
+        return learner.leader if learner is not None and learner.epoch == epoch else 0
 
     def persisted(self, token: int) -> None:
         writing = self._writing
@@ -184,7 +194,7 @@ class _Recorder:
 
     def _accepts(self, epoch: int) -> None:
         self._disk.accepted_epoch = epoch
-        self._trace.step("accepted", self._sid, epoch)
+        self._trace.step("accepted", self._sid, epoch, self._disk.proposers[epoch])
 
     def _enters(self, epoch: int) -> None:
         self._disk.current_epoch = epoch
