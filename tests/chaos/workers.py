@@ -1,27 +1,31 @@
-"""Clients that write while servers die: each in its own thread, with its own sessions, recording into one history.
+"""Clients that read and write while servers die: each in its own thread, with its own sessions, recording into one history.
 
-A connection that breaks or says nothing for PATIENCE seconds leaves the outcome of what was asked unknown; the session then
-goes on at another member, as a client library's would.
+The history is in the words of ``quorate.verification.zookeeper``: one process a session, every request and every change of the
+connection. A connection that breaks or says nothing for PATIENCE seconds leaves the outcome of what was asked unknown; the
+session then goes on at another member, as a client library's would.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, cycle
+from typing import Any
 
-from tests.support.ensembles import Member
-from tests.support.history import History, Operation
-from tests.support.raw import (
-    NO_PASSWORD,
-    Closed,
-    Frame,
-    RawClient,
-    create_body,
-    path_watch_body,
-    set_body,
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    BadVersionError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    OperationTimeoutError,
+    SessionExpiredError,
 )
+from kazoo.handlers.threading import KazooTimeoutError
+from tests.support.ensembles import Member
+from tests.support.raw import NO_PASSWORD, Closed, Frame, RawClient
 
-from quorate.binary import Reader, pack_string
-from quorate.zookeeper.constants import Code, Op
+from quorate.simulation.zookeeper import requests
+from quorate.simulation.zookeeper.client import Watches
+from quorate.verification.history import History, Operation
+from quorate.zookeeper.constants import SET_WATCHES_XID, Code, Op
 
 PATIENCE = 2.0
 HANDSHAKE_PATIENCE = 0.25
@@ -45,29 +49,98 @@ class Lost(Exception):
     """The connection is gone, or the session is."""
 
 
+class Record:
+    """The history of all clients, and how many writes were acknowledged."""
+
+    def __init__(self) -> None:
+        self.history = History(model="zookeeper")
+        self.acknowledged = 0
+        self.judged_by = "nothing"
+        self.last = 0
+        """When the latest of the writes that were acknowledged was asked for, in the history's nanoseconds."""
+        self._guard = threading.Lock()
+
+    def end(self, operation: Operation, outcome: Any, result: object = None) -> None:
+        self.history.end(operation, outcome, result)
+        if outcome == "ok" and operation.name in ("set", "create", "multi"):
+            with self._guard:
+                self.acknowledged += 1
+                self.last = max(self.last, operation.invoked)
+
+    def note(self, process: str, name: str, key: str | None, value: object, result: object = None) -> None:
+        """Something that happened to a session at once."""
+        self.history.end(self.history.invoke(process, name, key, value), "ok", result)
+
+    def first_after(self, moment: int) -> float:
+        """Seconds from ``moment`` to the end of the first acknowledged write that was asked for after it."""
+        ended = [
+            op.ended
+            for op in reversed(self.history.operations)
+            if op.invoked > moment and op.outcome == "ok" and op.name in ("set", "create", "multi")
+        ]
+        return (min(ended) - moment) / 1e9
+
+
 class Session:
     """A session that moves between members. ``number`` counts the sessions had: a new one after each expiry."""
 
-    def __init__(self, members: Sequence[Member], first: int, stop: threading.Event) -> None:
+    def __init__(self, name: str, members: Sequence[Member], first: int, stop: threading.Event, record: Record) -> None:
+        self._name = name
         self._addresses = cycle([*members[first % len(members) :], *members[: first % len(members)]])
         self._stop = stop
+        self._record = record
         self._client: RawClient | None = None
         self._id, self._password = 0, NO_PASSWORD
         self._zxid = 0
+        self._watches = Watches()
         self.number = 0
 
-    def call(self, op: int, body: bytes = b"") -> Frame:
-        """Raises Lost (the outcome is unknown), or Stopped before anything was sent."""
+    @property
+    def process(self) -> str:
+        return f"{self._name}.{self.number}"
+
+    def call(self, name: str, key: str | None, value: Mapping[str, Any]) -> Operation:
+        """One recorded operation. Raises Lost (the outcome is unknown), or Stopped before anything was sent."""
         client = self.connected()
+        record = self._record
+        operation = record.history.invoke(self.process, name, key, value)
         try:
-            reply = client.call(op, body)[-1]
+            *before, reply = client.call(*requests.encode(name, key, value))
         except (Closed, TimeoutError) as error:
+            record.end(operation, "unknown")
             self.hang_up()
             raise Lost(str(error)) from None
+        self._events(before)
         self._zxid = max(self._zxid, reply.zxid)
+        if reply.err == 0:
+            record.end(operation, "ok", requests.decode(name, _whole(reply)))
+        elif name == "exists" and reply.err == Code.NO_NODE:
+            record.end(operation, "ok", {"zxid": reply.zxid, "stat": None})
+        else:
+            record.end(operation, "fail", {"zxid": reply.zxid, "error": reply.err})
+        if key is not None and operation.outcome == "ok" and value.get("watch"):
+            self._watches.set(name, key, reply.err == 0)
         if reply.err in REFUSALS:
             self.hang_up()
-        return reply
+        return operation
+
+    def _events(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            kind, path = requests.event(_whole(frame))
+            self._watches.fired(requests.EVENTS[kind], path)
+            self._record.note(self.process, "event", path, {"type": requests.EVENTS[kind], "zxid": self._zxid})
+
+    def _watch_again(self, client: RawClient) -> bool:
+        """Set the session's watches anew, as client libraries do when they come back."""
+        watches = self._watches
+        if not watches:
+            return True
+        body = requests.set_watches(self._zxid, [*watches.data], [*watches.exists], [*watches.children])
+        try:
+            self._events(client.call(Op.SET_WATCHES, body, SET_WATCHES_XID)[:-1])
+        except (Closed, TimeoutError):
+            return False
+        return True
 
     def connected(self) -> RawClient:
         """Waits for a member that takes the session, or for Stopped."""
@@ -91,13 +164,19 @@ class Session:
             shake = client.handshake
             if shake.session == 0:
                 client.close()
-                self._id, self._password = 0, NO_PASSWORD
+                self._record.note(self.process, "expired", None, {"session": self._id})
+                self.forget()
                 continue
             if shake.session != self._id:
                 self.number += 1
             self._id, self._password = shake.session, shake.password
+            self._record.note(
+                self.process, "connect", None, {"timeout": shake.timeout}, {"session": self._id, "zxid": self._zxid}
+            )
             client.set_patience(PATIENCE)
             self._client = client
+            if not self._watch_again(client):
+                self.hang_up()
         return self._client
 
     def hang_up(self) -> None:
@@ -105,34 +184,42 @@ class Session:
         if self._client is not None:
             self._client.close()
             self._client = None
+            self._record.note(self.process, "disconnected", None, {})
 
     def forget(self) -> None:
         """Hang up, and have a new session next time."""
         self.hang_up()
         self._id, self._password = 0, NO_PASSWORD
+        self._zxid = 0
+        self._watches = Watches()
 
     def close(self) -> bool:
         """Close the session; whether that was acknowledged."""
         if self._client is None:
             return False
         try:
-            return self._client.call(Op.CLOSE_SESSION)[-1].err == 0
-        except (Closed, TimeoutError):
+            return self.call("close", None, {}).outcome == "ok"
+        except Lost:
             return False
         finally:
             self.forget()
 
 
+def _whole(frame: Frame) -> bytes:
+    """The bytes of a frame, header included."""
+    return requests.REPLY.pack(frame.xid, frame.zxid, frame.err) + bytes(frame.body)
+
+
 class Worker(threading.Thread):
     """Runs ``step`` until stopped. What it saw that must never be is in ``violations``."""
 
-    def __init__(self, name: str, members: Sequence[Member], index: int, history: History) -> None:
+    def __init__(self, name: str, members: Sequence[Member], index: int, record: Record) -> None:
         super().__init__(name=name, daemon=True)
         self.members = members
-        self.history = history
+        self.record = record
         self.halt = threading.Event()
         self.index = index
-        self.session = Session(members, index, self.halt)
+        self.session = Session(name, members, index, self.halt, record)
         self.violations: list[str] = []
         self.numbers = count()
 
@@ -157,82 +244,58 @@ class Worker(threading.Thread):
         self.join()
         self.session.close()
 
-    def write(
-        self, name: str, value: str | int, op: int, body: bytes, result: Callable[[Frame], object], *failures: int
-    ) -> Operation:
-        """One recorded operation, invoked once there is a connection to send it on. ``failures`` are the errors it may
-        have; raises Lost if the connection is gone."""
-        self.session.connected()
-        operation = self.history.invoke(self.name, name, value)
-        try:
-            reply = self.session.call(op, body)
-        except Lost:
-            self.history.end(operation, "unknown")
-            raise
-        if reply.err == 0:
-            self.history.end(operation, "ok", result(reply))
-        else:
-            self.history.end(operation, "fail", reply.err)
-            if reply.err not in failures and reply.err not in REFUSALS:
-                self.violations.append(f"{operation}: error {reply.err}")
-        return operation
-
-
-def version_of(reply: Frame) -> int:
-    """The version in a reply that ends with a Stat."""
-    return int.from_bytes(reply.body[-36:-32], "big", signed=True)
+    def data(self) -> str:
+        """No two are alike."""
+        return f"{self.name}:{next(self.numbers)}"
 
 
 class RegisterWriter(Worker):
     """Sets the one register, whatever its version."""
 
     def step(self) -> None:
-        value = f"{self.name}:{next(self.numbers)}"
-        self.write("set", value, Op.SET_DATA, set_body(REGISTER, value.encode()), version_of)
+        self.session.call("set", REGISTER, {"data": self.data(), "version": -1})
 
 
 class Swapper(Worker):
     """Sets a node on the condition of the version it read: of all that try the same version one may win."""
 
     def step(self) -> None:
-        read = self.session.call(Op.GET_DATA, path_watch_body(SWAPPED))
-        if read.err:
-            return
-        version = version_of(read)
-        body = set_body(SWAPPED, f"{self.name}:{next(self.numbers)}".encode(), version)
-        self.write("swap", version, Op.SET_DATA, body, version_of, Code.BAD_VERSION)
+        read = self.session.call("get", SWAPPED, {"watch": False})
+        if read.outcome == "ok":
+            version = read.result["stat"]["version"]
+            self.session.call("set", SWAPPED, {"data": self.data(), "version": version})
 
 
 class Sequencer(Worker):
     """Makes sequential nodes, each with data of its own."""
 
     def step(self) -> None:
-        value = f"{self.name}:{next(self.numbers)}"
-        body = create_body(f"{SEQUENCE}/n-", value.encode(), None, 2)
-        self.write("append", value, Op.CREATE, body, lambda reply: Reader(reply.body).text())
+        self.session.call("create", f"{SEQUENCE}/n-", {"data": self.data(), "sequential": True})
         self.halt.wait(4 * PACE)
 
 
 class Mortal(Worker):
-    """Has short sessions with an ephemeral each. An acknowledged close takes the ephemeral along, for everybody."""
+    """Has short sessions with an ephemeral each; closes some, and leaves others to expire."""
 
-    def __init__(self, name: str, members: Sequence[Member], index: int, history: History) -> None:
-        super().__init__(name, members, index, history)
-        self.observer = Session(members, index + 1, self.halt)
+    def __init__(self, name: str, members: Sequence[Member], index: int, record: Record) -> None:
+        super().__init__(name, members, index, record)
+        self.observer = Session(f"{name}-observer", members, index + 1, self.halt, record)
 
     def step(self) -> None:
         number = next(self.numbers)
         path = f"{EPHEMERAL}/{self.name}-{number}"
         try:
-            self.write("ephemeral", path, Op.CREATE, create_body(path, b"", None, 1), lambda reply: None)
+            self.session.call("create", path, {"data": "", "ephemeral": True})
         except Lost:
             self.session.forget()
             raise
         if number % 3 == 0:
             self.session.forget()
         elif self.session.close():
-            self.observer.call(Op.SYNC, pack_string(path))
-            if self.observer.call(Op.EXISTS, path_watch_body(path)).err == 0:
+            # whoever asks after a sync must see that it is gone
+            self.observer.call("sync", path, {})
+            seen = self.observer.call("exists", path, {"watch": False})
+            if seen.outcome == "ok" and seen.result["stat"] is not None:
                 self.violations.append(f"{path} outlives its session, whose end was acknowledged")
         self.halt.wait(4 * PACE)
 
@@ -242,41 +305,103 @@ class Mortal(Worker):
 
 
 class Keeper(Worker):
-    """Keeps one session and its ephemeral: as long as the session is re-attached, the node is there."""
+    """Keeps one session and its ephemeral, and asks for it wherever the session goes."""
 
-    def __init__(self, name: str, members: Sequence[Member], index: int, history: History) -> None:
-        super().__init__(name, members, index, history)
-        self._made_in = 0
+    def __init__(self, name: str, members: Sequence[Member], index: int, record: Record) -> None:
+        super().__init__(name, members, index, record)
         self._path = ""
+        self._made_in = 0
 
     def step(self) -> None:
-        if not self._path:
+        if not self._path or self.session.number != self._made_in:
             path = f"{EPHEMERAL}/{self.name}-{next(self.numbers)}"
-            made = self.write("ephemeral", path, Op.CREATE, create_body(path, b"", None, 1), lambda reply: None)
+            made = self.session.call("create", path, {"data": "", "ephemeral": True})
             if made.outcome == "ok":
                 self._path, self._made_in = path, self.session.number
             return
-        reply = self.session.call(Op.EXISTS, path_watch_body(self._path))
-        if self.session.number != self._made_in:
-            self._path = ""
-        elif reply.err == Code.NO_NODE:
-            self.violations.append(f"{self._path} is gone though its session lives")
-            self._path = ""
+        self.session.call("exists", self._path, {"watch": False})
 
 
 class Observer(Worker):
-    """Reads the register: within a session, wherever it moves, time never goes back."""
-
-    def __init__(self, name: str, members: Sequence[Member], index: int, history: History) -> None:
-        super().__init__(name, members, index, history)
-        self._seen = (0, -1)
+    """Reads the register and watches it."""
 
     def step(self) -> None:
-        reply = self.session.call(Op.GET_DATA, path_watch_body(REGISTER))
-        if reply.err:
+        self.session.call("get", REGISTER, {"watch": next(self.numbers) % 3 == 0})
+
+
+class KazooWriter(Worker):
+    """The same with the client that most Python programs use; it numbers the requests of each connection from 1."""
+
+    def __init__(self, name: str, members: Sequence[Member], index: int, record: Record) -> None:
+        super().__init__(name, members, index, record)
+        self._client: Any = None
+        self._session = 0
+        self._number = 0
+
+    def step(self) -> None:
+        client = self._connected()
+        if next(self.numbers) % 2:
+            data = self.data()
+            value = {"data": data, "version": -1}
+            self._call("set", REGISTER, value, lambda: client.set(REGISTER, data.encode()))
+        else:
+            self._call("get", REGISTER, {"watch": False}, lambda: client.get(REGISTER))
+
+    def _call(self, name: str, path: str, value: dict[str, Any], call: Any) -> None:
+        operation = self.record.history.invoke(f"{self.name}.{self._number}", name, path, value)
+        try:
+            answer = call()
+        except BadVersionError:
+            self.record.end(operation, "fail", {"error": Code.BAD_VERSION})
             return
-        version = version_of(reply)
-        number, seen = self._seen
-        if number == self.session.number and version < seen:
-            self.violations.append(f"{self.name} reads version {version} after version {seen}")
-        self._seen = (self.session.number, version)
+        except (ConnectionLoss, ConnectionClosedError, OperationTimeoutError, SessionExpiredError, KazooTimeoutError):
+            self.record.end(operation, "unknown")
+            self._client.stop()
+            self._client.close()
+            self._client = None
+            return
+        if name == "set":
+            # a set's own zxid is in its Stat; what the reply's header said kazoo does not tell
+            self.record.end(operation, "ok", {"zxid": answer.mzxid, "stat": _stat(answer)})
+        else:
+            self.record.end(operation, "ok", {"data": answer[0].decode(), "stat": _stat(answer[1])})
+
+    def _connected(self) -> Any:
+        while self._client is None:
+            if self.halt.is_set():
+                raise Stopped
+            hosts = ",".join(member.address for member in self.members)
+            client = KazooClient(hosts, timeout=SESSION_MS / 1000, connection_retry={"max_tries": 0, "delay": 0.05})
+            try:
+                client.start(timeout=PATIENCE)
+            except KazooTimeoutError:
+                client.stop()
+                client.close()
+                continue
+            self._client = client
+            self._number += 1
+            self._session = client.client_id[0]
+            process = f"{self.name}.{self._number}"
+            self.record.note(process, "connect", None, {"timeout": SESSION_MS}, {"session": self._session, "zxid": 0})
+        return self._client
+
+    def end(self) -> None:
+        self.halt.set()
+        self.join()
+        if self._client is not None:
+            self._client.stop()
+            self._client.close()
+
+
+def _stat(stat: Any) -> dict[str, int]:
+    return {
+        "czxid": stat.czxid,
+        "mzxid": stat.mzxid,
+        "pzxid": stat.pzxid,
+        "version": stat.version,
+        "cversion": stat.cversion,
+        "aversion": stat.aversion,
+        "ephemeralOwner": stat.ephemeralOwner,
+        "dataLength": stat.dataLength,
+        "numChildren": stat.numChildren,
+    }

@@ -20,18 +20,12 @@ from quorate.simulation.result import Violation
 from quorate.simulation.scheduler import MILLISECOND, Stream
 from quorate.simulation.zookeeper import requests
 from quorate.verification.history import History, Operation
-from quorate.zookeeper.constants import NOTIFICATION_XID, PING_XID, SET_WATCHES_XID, Code, Event, Op
+from quorate.zookeeper.constants import NOTIFICATION_XID, PING_XID, SET_WATCHES_XID, Code, Op
 
 NO_PASSWORD: Final = bytes(16)
 BACK_OFF_MS: Final = 20
 """Typical pause after all servers have been tried."""
 
-_EVENTS: Final = {
-    Event.CREATED: "created",
-    Event.DELETED: "deleted",
-    Event.DATA_CHANGED: "changed",
-    Event.CHILDREN_CHANGED: "child",
-}
 _ENDS_SESSION: Final = (Code.SESSION_EXPIRED, Code.SESSION_MOVED)
 
 
@@ -191,7 +185,7 @@ class Client:
             link.write(SET_WATCHES_XID, Op.SET_WATCHES, body)
 
     def event(self, kind: int, path: str) -> None:
-        name = _EVENTS[Event(kind)]
+        name = requests.EVENTS[kind]
         self._watches.fired(name, path)
         operation = self.history.invoke(self.name, "event", path, {"type": name, "zxid": self.last_zxid})
         self.end(operation, "ok", None)

@@ -16,6 +16,7 @@ from quorate.zookeeper.constants import (
     PERSISTENT_SEQUENTIAL,
     PERSISTENT_SEQUENTIAL_WITH_TTL,
     PERSISTENT_WITH_TTL,
+    Event,
     Op,
 )
 
@@ -32,6 +33,13 @@ _REQUEST = Struct(">ii")
 _PART = Struct(">i?i")
 """type, done, error"""
 _END_OF_PARTS = _PART.pack(-1, True, -1)
+
+EVENTS: Final[dict[int, str]] = {
+    Event.CREATED: "created",
+    Event.DELETED: "deleted",
+    Event.DATA_CHANGED: "changed",
+    Event.CHILDREN_CHANGED: "child",
+}
 
 _PART_OPS: Final = {"create": Op.CREATE, "delete": Op.DELETE, "set": Op.SET_DATA, "check": Op.CHECK}
 

@@ -28,6 +28,8 @@ class Replay:
         self.tree = Tree()
         self.changes = Changes(complete=True)
         self.findings: list[str] = []
+        self._data: dict[tuple[str, int], bytes] = {("/", 0): b""}
+        """What each change of a node left in it."""
         self._log = log
         self._sessions = {
             op.result["session"]: op.process for op in history.operations if op.name == "connect" and op.outcome == "ok"
@@ -36,12 +38,14 @@ class Replay:
 
     def _check(self, history: History) -> None:
         reads: list[Operation] = []
+        unplaced: list[Operation] = []
         writes: dict[int, list[Operation]] = {}
         for op in history.operations:
             zxid = zxid_of(op)
             if zxid < 0:
-                continue
-            if op.name in _READS:
+                if op.name == "get" and op.outcome == "ok":
+                    unplaced.append(op)
+            elif op.name in _READS:
                 reads.append(op)
             elif op.name in WRITES:
                 writes.setdefault(zxid, []).append(op)
@@ -57,6 +61,8 @@ class Replay:
                 self._show(op, txn)
         while reads:
             self._read(reads.pop())
+        for op in unplaced:
+            self._read_somewhere(op)
         for zxid, lost in sorted(writes.items()):
             for op in lost:
                 # an error need not be a transaction of its own
@@ -74,6 +80,8 @@ class Replay:
         try:
             for kind, path in self.tree.apply(txn):
                 self.changes.add(kind, path, txn.zxid)
+                if kind in ("created", "changed"):
+                    self._data[path, txn.zxid] = self.tree.nodes[path].data
         except CannotApply as error:
             self._find(f"log: {_described(txn)} cannot be carried out: {error}")
 
@@ -148,6 +156,15 @@ class Replay:
             self._compare(op, "data", op.result["data"], node.data.decode("latin-1"))
         elif op.name == "children":
             self._compare(op, "children", op.result["children"], sorted(node.children))
+
+    def _read_somewhere(self, op: Operation) -> None:
+        """Of a read whose zxid the client's library does not tell: whether its data were there as of the Stat beside them."""
+        mzxid = op.result["stat"]["mzxid"]
+        right = self._data.get((op.key, mzxid))
+        if right is None:
+            self._find(f"dirty read: {told(op)} shows {op.key} as of {mzxid:#x}, when nothing changed it")
+        else:
+            self._compare(op, "data", op.result["data"], right.decode("latin-1"))
 
     def _last_zxid(self, zxid: int) -> int:
         """The last transaction of the log up to ``zxid``."""
