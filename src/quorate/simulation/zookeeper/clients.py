@@ -74,8 +74,9 @@ class Clients:
         return {client.session for client in self._clients}
 
     @property
-    def disconnections(self) -> int:
-        return sum(operation.name in ("disconnected", "expired") for operation in self.history.operations)
+    def expiries(self) -> int:
+        """How many sessions clients have been told to be gone."""
+        return sum(operation.name == "expired" for operation in self.history.operations)
 
     def state(self) -> str:
         return ", ".join(

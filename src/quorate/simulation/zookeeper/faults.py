@@ -315,6 +315,35 @@ class Nemesis:
             for a, b in pairs if direction == 2 else pairs[direction : direction + 1]:
                 self._cut(a, b, duration)
 
+    def _draw_lagging(self) -> list[int]:
+        stream, tick = self._stream, self._options["tick"]
+        return [
+            self._member(),
+            stream.spread(tick // 10, self._options["sync_limit"] * tick),
+            stream.between(0, 1 << 20),
+        ]
+
+    def _lagging(self, sid: int, duration: int, moves: int) -> None:
+        """A member that serves falls behind, because it does not hear its leader for a while; clients move to it meanwhile."""
+        world = self._world
+        leader = world.leader()
+        if leader and leader != sid:
+            self._cut(world.machines[leader], world.machines[sid], duration)
+            world.scheduler.after(duration // 2, self._move_clients, sid, moves)
+
+    def _move_clients(self, sid: int, moves: int) -> None:
+        world = self._world
+        stream = Stream(moves, "moves")
+        away = world.machines[sid]
+        for end in list(world.network.ends):
+            if (
+                end.open
+                and end.machine in world.client_machines
+                and end.other.machine is not away
+                and stream.chance(0.7)
+            ):
+                self._give_up(end)
+
     # ---- the sniper (world.Sniper)
 
     def sent(self, sid: int, channel: int, messages: list[Message]) -> None:
@@ -324,7 +353,9 @@ class Nemesis:
                 self._aim(sid)
 
     def written(self, sid: int, write: WriteRequest) -> None:
-        if not isinstance(write, Append) and self._stream.chance(self._options["sniper"]):
+        # appends are many, and the ways in which they go wrong few
+        share = 0.1 if isinstance(write, Append) else 1.0
+        if self._stream.chance(self._options["sniper"] * share):
             self._aim(sid)
 
     def _aim(self, sid: int) -> None:

@@ -31,6 +31,7 @@ FAULTS: Final = (
     "sniper",
     "silent_client",
     "cut_client",
+    "lagging",
 )
 
 

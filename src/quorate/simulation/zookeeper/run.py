@@ -111,7 +111,7 @@ class Run:
             world.compare_trees(members)
 
     def _expire(self) -> None:
-        """Sessions that no client holds any more expire; the others are not disturbed."""
+        """Sessions that no client holds any more expire; the others survive lost connections and the loss of the leader."""
         world = self.world
         world.trace.note(world.scheduler.now, kinds.PHASE, "", text="sessions without a client expire")
         clients, before = self.clients, self.clients.heard()
@@ -121,14 +121,20 @@ class Run:
             "some client hears nothing",
             world.members,
         )
-        held, disconnections = clients.sessions(), clients.disconnections
+        held, expiries = clients.sessions(), clients.expiries
+        for end in [end for end in world.network.ends if end.open and end.machine in world.client_machines]:
+            world.network.reset(end)
+        leader = world.leader()
+        if leader and len(world.members) > 2:
+            world.kill(leader, power=True)
+            world.scheduler.after(self.options["tick"], world.start, leader)
         self._until(
-            lambda: self._sessions() == held and world.converged(world.members),
+            lambda: self._sessions() == held and clients.idle() and world.converged(world.members),
             "sessions without a client do not expire",
             world.members,
         )
-        if not world.failure and self.clients.disconnections != disconnections:
-            world.violate("sessions: a client lost its connection or session when nothing was wrong")
+        if not world.failure and (clients.expiries != expiries or clients.sessions() != held):
+            world.violate("sessions: a client lost its session, though it could have come back in time")
 
     def _sessions(self) -> set[int]:
         """As the leader knows them."""
