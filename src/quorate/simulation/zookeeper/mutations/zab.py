@@ -375,6 +375,6 @@ MUTATIONS: Final = (
         "observers-informed-early",
         "Observers are told of proposals as if these were committed.",
         Patch(Leader, "_flush", _inform_before_commit),
-        options={"observers": 1},
+        options={"voters": 3, "observers": 1},
     ),
 )
