@@ -16,7 +16,6 @@ SEEDS = range(1, 121)
 SLOW = frozenset(
     (
         "expires-at-election",
-        "expires-with-connection",
         "install-keeps-log",
         "later-logs-not-cut",
         "leader-counts-itself",

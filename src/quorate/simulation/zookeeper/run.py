@@ -121,9 +121,14 @@ class Run:
             "some client hears nothing",
             world.members,
         )
-        held, expiries = clients.sessions(), clients.expiries
+        held, expiries, before = clients.sessions(), clients.expiries, clients.heard()
         for end in [end for end in world.network.ends if end.open and end.machine in world.client_machines]:
             world.network.reset(end)
+        self._until(
+            lambda: all(now > then for now, then in zip(clients.heard(), before, strict=True)) and clients.idle(),
+            "clients do not come back",
+            world.members,
+        )
         leader = world.leader()
         if leader and len(world.members) > 2:
             world.kill(leader, power=True)
