@@ -89,9 +89,8 @@ class Outbox(Generic[Message]):
             self._held = deque(item for item in self._held if item[1] != channel)
 
     def take(self) -> dict[int, list[Message]]:
-        ready = self._ready
-        if ready:
-            self._ready = {}
+        # an empty one is given away as well: what its taker sends meanwhile must not be in it
+        ready, self._ready = self._ready, {}
         return ready
 
     def state(self) -> Hashable:

@@ -79,3 +79,13 @@ def test_state_tells_held_from_ready() -> None:
     held.send_after(held.token(), 1, UpToDate())
     assert ready.state() != held.state()
     assert hash(ready.state()) == hash(ready.state())
+
+
+def test_what_is_sent_after_an_empty_box_was_taken_is_not_in_what_was_taken() -> None:
+    """A driver that handles events after the drain, and sends what comes of them, must not send it again with the next."""
+    box: Outbox[str] = Outbox()
+    taken = box.take()
+    box.send(1, "later")
+    assert taken == {}
+    assert box.take() == {1: ["later"]}
+    assert box.take() == {}

@@ -148,12 +148,8 @@ class Peer:
             self.learner.before_drain()
         replica = self.replica
         drained = Drained(replica.writes, replica.events, self.outbox.take(), replica.disconnects, self._dial)
-        if drained.writes:
-            replica.writes = []
-        if drained.events:
-            replica.events = []
-        if drained.disconnects:
-            replica.disconnects = []
+        # empty lists are given away as well: what comes of carrying them out belongs to the next drain
+        replica.writes, replica.events, replica.disconnects = [], [], []
         self._dial = None
         return drained
 
