@@ -18,7 +18,6 @@ SLOW = frozenset(
         "expires-at-election",
         "install-keeps-log",
         "later-logs-not-cut",
-        "leader-counts-itself",
         "leader-drops-proposed",
         "older-epoch-accepted",
         "proposals-to-synced-only",

@@ -4,6 +4,7 @@ Nothing is replaced: the watchers wrap the calls by which the production driver 
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def address_of(sid: int) -> str:
 class Promises:
     """What a member has told others that its disk holds, over all its lives; recovery must find it there."""
 
-    __slots__ = ("accepted_epoch", "current_epoch", "entries", "zxid")
+    __slots__ = ("accepted_epoch", "current_epoch", "entries", "synced", "zxid")
 
     def __init__(self) -> None:
         self.zxid = 0
@@ -47,11 +48,19 @@ class Promises:
         self.current_epoch = 0
         self.entries: list[int] = []
         """The zxids of what was written since the latest snapshot, synced or not."""
+        self.synced = 0
+        """The last entry that the member knows to be durable."""
 
     def forget(self) -> None:
         """The disk was damaged or emptied: the operator, not the member, broke these."""
-        self.zxid = self.accepted_epoch = self.current_epoch = 0
+        self.zxid = self.accepted_epoch = self.current_epoch = self.synced = 0
         self.entries.clear()
+
+    def holds(self, zxid: int) -> bool:
+        """Whether the entry is on the disk, by what the member knows."""
+        entries = self.entries
+        place = bisect_right(entries, zxid) - 1
+        return self.synced >= zxid and place >= 0 and entries[place] == zxid
 
     @property
     def written(self) -> int:
@@ -66,6 +75,7 @@ class Promises:
         kept = bisect_right(self.entries, zxid)
         gone = self.entries[kept:]
         del self.entries[kept:]
+        self.synced = min(self.synced, zxid)
         return gone
 
 
@@ -132,6 +142,7 @@ class Life:
         if member.peer is not None:
             history = member.peer.replica.history
             promises.entries[:] = [history.base, *[entry.zxid for entry in history.tail()]]
+            promises.synced = min(promises.synced, history.last)
         world.judge.restarted(sid, tree.last_zxid)
 
 
@@ -181,10 +192,17 @@ class _Watch:
         self._change_role = member._change_role
         self._send = member._send
         self._write = member._write
+        self._persisted = core.persisted
+        self._unsynced: deque[tuple[int, int]] = deque()
+        """(token, last entry) of writes that the member does not know to be durable."""
+        if member.peer is not None:
+            # what recovery found is durable once the first token is
+            self._unsynced.append((member.peer.outbox.issued, member.peer.replica.history.last))
         for owner, name in (
             (server, "apply"),
             (server, "adopt"),
             (core, "propose"),
+            (core, "persisted"),
             (member, "_change_role"),
             (member, "_send"),
             (member, "_write"),
@@ -194,9 +212,18 @@ class _Watch:
     def apply(self, entry: Entry) -> None:
         world, sid = self._world, self._sid
         server = self._member.server
+        if self._member.peer is not None and not world.judge.committed(entry.zxid):
+            world.commits_first(sid, entry.zxid)
         world.judge.applied(sid, entry.zxid, entry.payload)
         self._apply(entry)
         world.applied(sid, entry.zxid, server.tree)
+
+    def persisted(self, token: int) -> None:
+        unsynced = self._unsynced
+        promises = self._world.promises[self._sid]
+        while unsynced and unsynced[0][0] <= token:
+            promises.synced = max(promises.synced, unsynced.popleft()[1])
+        self._persisted(token)
 
     def adopt(self, tree: DataTree) -> None:
         self._world.judge.adopted(self._sid, tree.last_zxid)
@@ -262,15 +289,19 @@ class _Watch:
                 )
                 break
         promises.zxid = 0
+        # what is under way and not cut is still to become durable, the rest is not
+        self._unsynced = deque((token, min(last, write.zxid)) for token, last in self._unsynced)
         if isinstance(write, InstallSnapshot):
             promises.entries[:] = [write.zxid]
             promises.append(write.entries)
+            self._unsynced.append((write.token, write.entries[-1].zxid if write.entries else write.zxid))
 
     def write(self, write: WriteRequest) -> None:
         world = self._world
         promises = world.promises[self._sid]
         if isinstance(write, Append):
             promises.append(write.entries)
+            self._unsynced.append((write.token, write.entries[-1].zxid))
         elif isinstance(write, Truncate | InstallSnapshot):
             self._gives_up(promises, write)
         if world.sniper is not None:

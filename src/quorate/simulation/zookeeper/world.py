@@ -215,6 +215,14 @@ class World:
         self.commits += 1
         self.note(kinds.COMMIT, sid, f"{zxid:#x}")
 
+    def commits_first(self, sid: int, zxid: int) -> None:
+        """Nobody has applied this entry before. It must be on the disks of a quorum; a damaged one may have lost it since."""
+        holders = sum(voter in self.damaged or self.promises[voter].holds(zxid) for voter in self.voters)
+        if holders <= len(self.voters) // 2:
+            self.violate(
+                f"durability: member {sid} applies {zxid:#x}, which {holders} of {len(self.voters)} voters have on disk"
+            )
+
     def looking(self, reason: str) -> None:
         self.probe(f"looking: {re.sub('[0-9]+.*', '', reason)}")
 
