@@ -151,7 +151,6 @@ def test_simulated_members_do_what_the_specification_says(seed: int) -> None:
         ("epoch-before-history", "entered"),
         ("leader-counts-itself", "applied"),
         ("minority-commits", "applied"),
-        ("older-epoch-accepted", "accepted"),
     ],
 )
 def test_members_with_a_bug_do_not(bug: str, event: str) -> None:
