@@ -15,7 +15,6 @@ SEEDS = range(1, 121)
 
 SLOW = frozenset(
     (
-        "expires-at-election",
         "install-keeps-log",
         "later-logs-not-cut",
         "leader-drops-proposed",

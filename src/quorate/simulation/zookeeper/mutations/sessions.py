@@ -159,6 +159,7 @@ MUTATIONS: Final = (
         "expires-at-election",
         "A new leader does not give sessions their whole timeout anew.",
         Patch(Server, "lead", _deadlines_passed),
+        options={"voters": 3, "expiry": True},
     ),
     Mutation(
         "expires-with-connection",
