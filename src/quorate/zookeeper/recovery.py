@@ -6,7 +6,7 @@ for it. Nothing is changed here: the caller carries out ``steps``.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from quorate.consensus.zab.messages import LAST_COUNTER, epoch_of
@@ -85,13 +85,16 @@ class Recovery:
         sync it. The log goes on in a new file, whose syncs would not cover it.
         """
         if installation is not None:
+            # the one who began it may have been killed before the sync of a truncation or of the new log's name; what
+            # comes next must not become durable without these
             self.steps.append((data_disk, [Sync(FOLDER)]))
+            self.steps.append((log_disk, [*_syncs(log_disk, base, ()), Sync(FOLDER)]))
             self.steps += installation.steps(log_disk, data_disk)
         self.steps += [(log_disk, group) for group in tail.repairs]
         read: list[Operation] = []
         if installed is None:
             removed = {step.path for group in tail.repairs for step in group if isinstance(step, Remove)}
-            read += [Sync(path) for _, path in files_from(log_files(log_disk), base) if path not in removed]
+            read += _syncs(log_disk, base, removed)
         self.steps.append((log_disk, [*read, *leftovers(log_disk), Sync(FOLDER)]))
         self.steps.append((data_disk, [*self._repairs, Sync(FOLDER)]))
 
@@ -239,6 +242,11 @@ class Recovery:
         raise CorruptionError(
             f"{self._data_folder}{FOLDER}/{name}", 0, f"expected an epoch as a decimal number, found {text!r}"
         )
+
+
+def _syncs(log_disk: Disk, zxid: int, but: Collection[str]) -> list[Operation]:
+    """Syncs of the log files that may hold something at or after ``zxid``."""
+    return [Sync(path) for _, path in files_from(log_files(log_disk), zxid) if path not in but]
 
 
 def snapshot_paths(zxid: int, mark: str = "") -> tuple[str, str]:

@@ -74,9 +74,10 @@ class StoreRun:
         if self.steps_left == 0:
             self.crash()
 
-    def crash(self) -> None:
+    def crash(self, power_lost: bool | None = None) -> None:
         """The machine's, or only its process's."""
-        power_lost = self.stream.chance(0.6)
+        if power_lost is None:
+            power_lost = self.stream.chance(0.6)
         self.steps_left = -1
         self.crashes += 1
         self.machine.end(power=not power_lost)
@@ -253,6 +254,83 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
     for seed in range(5):
         assert digest(lives(seed, 1)) == digest(lives(seed, 1))
+
+
+class Replacement:
+    """A history is replaced: a process is killed during that, and the machine loses power under the one that goes on."""
+
+    old: History = tuple(((1 << 32) + index, b"old") for index in range(1, 6))
+
+    def __init__(self, seed: int, folders: int, logged: bool) -> None:
+        self.run = run = StoreRun(seed, folders)
+        self.power_lost = False
+        for disk in run.disks:
+            disk.on_step = self.stepped
+        self.base = self.old[:2]
+        self.rest = tuple(((1 << 32) + index, b"new") for index in range(3, 5)) if logged else ()
+        self.live(0, False, self.first_history)
+
+    def stepped(self, what: str) -> None:
+        self.run.steps_left -= 1
+        if self.run.steps_left == 0:
+            self.run.crash(self.power_lost)
+
+    def live(self, steps: int, power_lost: bool, calls: Callable[[Store, Done], None]) -> tuple[History, bool]:
+        """What a process finds, which crashes at the disk's step ``steps`` if it comes that far, and whether it ended well."""
+        run = self.run
+        env = run.machine.start(Random(1))
+        run.steps_left = steps
+        self.power_lost = power_lost
+        for disk in run.disks:
+            disk.open(lambda call: run.machine.enter(env, call))
+        store = Store(run.disks[0], run.disks[1], env, run.settings)
+        found = store.recover()
+        ends: list[StorageError | None] = []
+        calls(store, ends.append)
+        while env.alive and not ends:
+            assert run.scheduler.step()
+        assert ends in ([], [None])
+        if env.alive:
+            run.crash(True)
+        return history_of(found.tree, found.tail), bool(ends)
+
+    def first_history(self, store: Store, done: Done) -> None:
+        store.store_accepted_epoch(1, ignored)
+        store.store_current_epoch(1, ignored)
+        store.append(entries_of(self.old), done)
+
+    def replace(self, store: Store, done: Done) -> None:
+        tree = apply(DataTree(), entries_of(self.base))
+        store.install(tree, self.base[-1][0], entries_of(self.rest), done)
+
+    def settle(self, store: Store, done: Done) -> None:
+        store.settle(done)
+
+
+def ignored(error: StorageError | None) -> None:
+    assert error is None, error
+
+
+@pytest.mark.parametrize("folders", [1, 2])
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_history_is_replaced_in_one_step_by_processes_that_crash(folders: int, logged: bool) -> None:
+    """Seeds 303, 975 and 1117 of the runs above: what a process did that was killed was taken to be on disk by the next one."""
+    kills = losses = 0
+    found: set[History] = set()
+    for seed in range(400):
+        history = Replacement(seed, folders, logged)
+        new = history.base + history.rest
+        _, replaced = history.live(history.run.stream.between(1, 70), False, history.replace)
+        kills += not replaced
+        read, settled = history.live(history.run.stream.between(0, 25), True, history.settle)
+        losses += not settled
+        last, _ = history.live(0, False, history.settle)
+        assert read == new if replaced else read in (history.old, new), f"seed {seed}"
+        assert last in ((read,) if settled or replaced else (read, history.old)), f"seed {seed}"
+        found.add(last)
+    assert kills > 50
+    assert losses > 50
+    assert found == {history.old, new}
 
 
 class TestFound:
