@@ -446,7 +446,7 @@ def read_tail(disk: Disk, after: int, folder: str = "") -> LogTail:
     files = files_from(log_files(disk), after + 1)
     previous = after
     torn: LogReader | None = None
-    for index, (_, path) in enumerate(files):
+    for index, (first, path) in enumerate(files):
         reader = LogReader(disk, path, folder + path)
         start = HEADER.size
         empty = True
@@ -474,7 +474,7 @@ def read_tail(disk: Disk, after: int, folder: str = "") -> LogTail:
         if index + 1 < len(files):
             if reader.torn:
                 tail.notes.append(f"{reader.shown}: {reader.torn}, left from a crash; the next file goes on")
-        elif reader.torn and reader.more and -1 < tail.last_zxid < after:
+        elif reader.torn and reader.more and first <= after and -1 < tail.last_zxid < after:
             # what a snapshot covers was durable before it: no crash can have torn it
             raise CorruptionError(reader.shown, reader.end, f"{reader.torn}, before the snapshot at {after:#x}")
         elif empty:

@@ -22,6 +22,7 @@ from quorate.storage.disk import Done, Write
 from quorate.zookeeper.recovery import Recovery
 from quorate.zookeeper.store import Store, StoreSettings
 from quorate.zookeeper.tree import DataTree
+from quorate.zookeeper.txnlog import HEADER, SECTOR
 
 History = tuple[tuple[int, bytes], ...]
 """(zxid, data) of every node there is; the one with zxid n is /n<zxid>."""
@@ -389,3 +390,24 @@ class TestFound:
         self.wait(run, lambda done: disk.submit([torn], done))
         assert self.start(run) == (0, 0)
         assert not disk.exists("version-2/log.100000001")
+
+    def test_the_first_append_after_an_installation_is_torn(self) -> None:
+        """Runs 2633 and 3206: the log ended before the snapshot, so the torn file after it was taken to lie before it."""
+        history = Replacement(1, 2, False)
+        zxid = (3 << 32) + 4
+        installed = apply(DataTree(), [create(zxid)])
+
+        def replace(store: Store, done: Done) -> None:
+            store.store_accepted_epoch(4, ignored)
+            store.install(installed, zxid, [], ignored)
+            store.store_current_epoch(4, ignored)
+            store.append([create((4 << 32) + index, bytes(600)) for index in range(1, 4)], done)
+
+        assert history.live(0, False, replace) == (history.old, True)
+        # as if the power had been lost before the sync, and of the first sector only the header was there
+        disk = history.run.disks[0]
+        lost = Write("version-2/log.400000001", HEADER.size, [bytes(SECTOR - HEADER.size)])
+        disk.open(lambda call: call())
+        self.wait(history.run, lambda done: disk.submit([lost], done))
+        assert history.live(0, False, history.settle) == (((zxid, b"data"),), True)
+        assert not disk.exists("version-2/log.400000001")
