@@ -57,6 +57,8 @@ class Flip(NamedTuple):
     file: VirtualFile
     offset: int
     bit: int
+    value: int
+    """The byte as it has become."""
 
     def __str__(self) -> str:
         return f"{self.path}: bit {self.bit} of byte {self.offset}"
@@ -259,12 +261,13 @@ class VirtualFiles:
         bit = stream.between(0, 7)
         file.data[offset] ^= 1 << bit
         self.changes += 1
-        return Flip(path, file, offset, bit)
+        return Flip(path, file, offset, bit, file.data[offset])
 
     def flip_back(self, flip: "Flip") -> None:
-        """Take back a flip, if the file is still there and as long."""
-        if self.files.get(flip.path) is flip.file and flip.offset < len(flip.file.data):
-            flip.file.data[flip.offset] ^= 1 << flip.bit
+        """Take back a flip, if the file is still there and nothing else has changed the byte since (a loss of power may have)."""
+        data = flip.file.data
+        if self.files.get(flip.path) is flip.file and flip.offset < len(data) and data[flip.offset] == flip.value:
+            data[flip.offset] ^= 1 << flip.bit
             self.changes += 1
 
     def durable(self) -> "DurableView":
