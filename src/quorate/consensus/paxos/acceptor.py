@@ -9,6 +9,7 @@ from collections.abc import Hashable
 
 from quorate.consensus.contract import Outbox, until
 from quorate.consensus.paxos.log import Log
+from quorate.consensus.paxos.members import Members
 from quorate.consensus.paxos.messages import (
     Accept,
     Accepted,
@@ -18,6 +19,7 @@ from quorate.consensus.paxos.messages import (
     Chosen,
     Entries,
     Event,
+    Install,
     Message,
     Nack,
     Prepare,
@@ -38,8 +40,11 @@ class Acceptor:
         self.accepted = accepted
         """The ballot in which the whole log was accepted."""
         self.bound_until = 0
-        """No promise to another proposer than ``bound_to`` before this time."""
+        """No promise to another proposer than that of ``bound_to`` before this time."""
         self.bound_to = 0
+        """The ballot whose leader has a lease."""
+        self._synced = 0
+        """The ballot whose log we follow entry by entry."""
         self.writes: list[Write] = []
         self.events: list[Event] = []
         self._outbox = outbox
@@ -47,7 +52,9 @@ class Acceptor:
     # ---- phase 1
 
     def may_promise(self, now: int, ballot: int) -> bool:
-        return ballot >= self.promised and (now >= self.bound_until or proposer_of(ballot) == self.bound_to)
+        return ballot >= self.promised and (
+            now >= self.bound_until or proposer_of(ballot) == proposer_of(self.bound_to)
+        )
 
     def promise(self, ballot: int) -> int:
         """Promise ``ballot``; the token to wait for."""
@@ -60,6 +67,8 @@ class Acceptor:
 
     def prepare(self, now: int, sender: int, prepare: Prepare) -> bool:
         """Answer a Prepare; whether it was promised."""
+        if prepare.released and prepare.released == self.bound_to:
+            self.bound_until = now  # who held the lease gave it up
         if not self.may_promise(now, prepare.ballot):
             self._outbox.send(sender, Nack(prepare.ballot, self.promised))
             return False
@@ -75,14 +84,18 @@ class Acceptor:
             first = prepare.last + 1
         else:
             first = log.last + 1
+        first = max(first, log.base + 1)  # of what is trimmed there is only a snapshot
         return Promise(prepare.ballot, accepted, log.last, log.decided, first, log.after(first - 1))
 
     # ---- phase 2
 
     def adopt(self, ballot: int, first: int, entries: Entries) -> int:
         """The log from ``first`` on becomes ``entries``, accepted in ``ballot``; the token to wait for."""
+        skipped = self.log.base + 1 - first
+        if skipped > 0:  # a snapshot of ours stands for these
+            first, entries = first + skipped, entries[skipped:]
         self.log.replace(first, entries)
-        self.accepted = self.promised = ballot
+        self.accepted = self.promised = self._synced = ballot
         token = self._outbox.token()
         self.writes.append(Adopt(ballot, first, entries, token))
         return token
@@ -108,14 +121,35 @@ class Acceptor:
         if message.ballot < self.promised:
             self._outbox.send(sender, Nack(message.ballot, self.promised))
             return
-        if message.ballot != self.accepted:
-            return  # of a connection before: what it follows never came, and phase 1 is on its way again
+        if message.ballot != self._synced:
+            return  # what it follows never came, and phase 1 is on its way again
         if message.entries:
             if message.first != self.log.last + 1:
                 raise RemoteProtocolError(f"entries from {message.first} on do not follow {self.log.last}")
             token = self.append(message.entries)
             self._outbox.send_after(token, sender, Accepted(message.ballot, self.log.last))
         self.learn(message.decided)
+
+    # ---- snapshots
+
+    def trim(self, base: int) -> int:
+        """A snapshot that is on disk stands for the entries up to ``base``; the token to wait for."""
+        self.log.trim(base)
+        token = self._outbox.token()
+        self.writes.append(Install(base, token))
+        return token
+
+    def install(self, base: int, base_members: Members) -> int:
+        """A snapshot of what is chosen up to ``base`` came from another member, and is on disk; the token to wait for.
+
+        The ballot in which the log was accepted stays: if what was chosen up to ``base`` was chosen in a later one, every phase-1 quorum
+        has a member that accepted in that, and this log is not adopted.
+        """
+        self.log.install(base, base_members)
+        self._synced = 0
+        token = self._outbox.token()
+        self.writes.append(Install(base, token))
+        return token
 
     # ---- what is chosen
 
@@ -130,4 +164,4 @@ class Acceptor:
 
     def state(self, now: int) -> Hashable:
         bound = until(self.bound_until, now)
-        return self.log.state(), self.promised, self.accepted, bound, self.bound_to if bound else 0
+        return self.log.state(), self.promised, self.accepted, self._synced, bound, self.bound_to if bound else 0

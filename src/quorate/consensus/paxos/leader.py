@@ -11,19 +11,22 @@ may go wrong by ``clock_error``.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from quorate.consensus.contract import Outbox
 from quorate.consensus.paxos.acceptor import Acceptor
+from quorate.consensus.paxos.members import unpack
 from quorate.consensus.paxos.messages import (
     Accept,
     Accepted,
     AcceptSync,
+    Behind,
     Entries,
     Entry,
     Heartbeat,
     HeartbeatReply,
     Kind,
+    Lead,
     Message,
     Prepare,
     Promise,
@@ -38,21 +41,32 @@ _NOTHING: Entries = ()
 
 
 class _Follower:
-    """``accepted``: durable there, in our ballot; ``heard``: the number of our latest heartbeat it answered."""
+    """``accepted``: durable there, in our ballot; ``heard``: the number of our latest heartbeat it answered; ``synced``: it was sent our
+    log, and is sent what is proposed, too."""
 
-    __slots__ = ("accepted", "heard")
+    __slots__ = ("accepted", "heard", "synced")
 
     def __init__(self) -> None:
         self.accepted = 0
         self.heard = 0
+        self.synced = False
 
 
 class Leader:
     """From Prepare to the loss of the ballot. ``established``: phase 1 is over."""
 
     def __init__(
-        self, settings: Settings, acceptor: Acceptor, outbox: "Outbox[Message]", now: int, ballot: int, token: int
+        self,
+        settings: Settings,
+        acceptor: Acceptor,
+        outbox: "Outbox[Message]",
+        now: int,
+        ballot: int,
+        token: int,
+        learners: Iterable[int] = (),
+        released: int = 0,
     ) -> None:
+        """``learners``: those that are sent the log though they are no members yet."""
         self.ballot = ballot
         self.established = False
         self.ready = False
@@ -60,9 +74,19 @@ class Leader:
         self._settings = settings
         self._acceptor = acceptor
         self._outbox = outbox
-        self._others = tuple(sid for sid in settings.members if sid != settings.sid)
+        self._released = released
+        self.asked: set[int] = set()
+        """Whoever was sent a Prepare."""
         self._token = token
         """Of our own promise."""
+        self.outranked = False
+        """This ballot cannot succeed: we are no member any more, or lack entries."""
+        self.lagging = 0
+        """The member that has what we lack, as a snapshot; 0 if nothing is lacking."""
+        self.handing_to = 0
+        """The member that is to lead next: no more commands until it does; 0 if none is."""
+        self._handed = False
+        """It was told to. Whatever comes of that, our lease may be over at any time."""
         self._promises: dict[int, Promise] = {}
         self._adopted = (0, 0)
         """(accepted ballot, last index) of the log that we adopted."""
@@ -89,18 +113,22 @@ class Leader:
         """When a quorum was last heard from."""
         self._reads: deque[tuple[int, Hashable, int]] = deque()
         """(heartbeat to be confirmed, key, index)."""
-        for sid in self._others:
-            self.prepare(sid)
+        for sid in (*acceptor.log.sids, *learners):
+            if sid not in self.asked:
+                self.prepare(sid)
 
     # ---- phase 1
 
     def prepare(self, sid: int) -> None:
         """Ask a member for its promise: all at first, and whoever is connected anew."""
+        if sid == self._settings.sid:
+            return
+        self.asked.add(sid)
         self._promises.pop(sid, None)
         self._followers.pop(sid, None)
         acceptor = self._acceptor
         log = acceptor.log
-        prepare = Prepare(self.ballot, acceptor.accepted, log.last, log.decided)
+        prepare = Prepare(self.ballot, acceptor.accepted, log.last, log.decided, self._released)
         # a ballot that our disk does not know of yet might be used again after a crash
         self._outbox.send_after(self._token, sid, prepare)
 
@@ -114,7 +142,8 @@ class Leader:
             self.prepare(sid)
 
     def promised(self, now: int, sender: int, promise: Promise) -> None:
-        if promise.ballot != self.ballot or sender in self._followers:
+        follower = self._followers.get(sender)
+        if promise.ballot != self.ballot or (follower is not None and follower.synced):
             return
         self._promises[sender] = promise
         if self.established:
@@ -123,30 +152,50 @@ class Leader:
             self.consider(now)
 
     def consider(self, now: int) -> None:
-        """Phase 1 ends when a quorum has promised, we among them."""
-        settings = self._settings
-        if self.established or self._outbox.durable < self._token:
+        """Phase 1 ends when a quorum has promised, we among them: of those who are members by the log that is to be adopted."""
+        if self.established or self.outranked or self._outbox.durable < self._token:
             return
-        if len(self._promises) + 1 < settings.prepare_quorum:
-            return
-        self.established = True
-        self.confirmed_at = now
         acceptor = self._acceptor
         log = acceptor.log
-        best = max(self._promises.values(), key=lambda promise: (promise.accepted, promise.last), default=None)
+        source, best = max(
+            self._promises.items(), key=lambda item: (item[1].accepted, item[1].last, -item[0]), default=(0, None)
+        )
         first, entries = log.last + 1, _NOTHING
         if best is not None and (best.accepted, best.last) > (acceptor.accepted, log.last):
-            self._adopted = best.accepted, best.last
             first, entries = best.first, best.entries
+            if first > (log.decided if best.accepted > acceptor.accepted else log.last) + 1:
+                self.outranked, self.lagging = True, source
+                return
+            adopted = best.accepted, best.last
         else:
-            self._adopted = acceptor.accepted, log.last
+            adopted = acceptor.accepted, log.last
+        sids = self._members_with(first, entries)
+        if self._settings.sid not in sids:
+            self.outranked = True
+            return
+        for sid in sids:
+            if sid not in self.asked:
+                self.prepare(sid)
+        if 1 + sum(sid in sids for sid in self._promises) < self._settings.quorums(len(sids))[0]:
+            return
+        self.established = True
+        self._adopted = adopted
+        self.confirmed_at = now
         decided = max((promise.decided for promise in self._promises.values()), default=0)
         token = acceptor.adopt(self.ballot, first, (*entries, Entry(Kind.NOTHING, b"")))
         self._first = log.last
-        acceptor.learn(min(decided, self._adopted[1]))
+        acceptor.learn(min(decided, adopted[1]))
         self._unsynced.append((token, log.last))
         for sid, promise in self._promises.items():
             self._synchronise(sid, promise)
+
+    def _members_with(self, first: int, entries: Entries) -> tuple[int, ...]:
+        """The sids of the members that the log would have with ``entries`` from ``first`` on."""
+        for entry in reversed(entries):
+            if entry.kind == Kind.MEMBERS:
+                return tuple([member.sid for member in unpack(entry.payload)])
+        log = self._acceptor.log
+        return log.sids if log.members_at < first else tuple([member.sid for member in log.members_of(first - 1)])
 
     def _synchronise(self, sid: int, promise: Promise) -> None:
         log = self._acceptor.log
@@ -157,13 +206,27 @@ class Leader:
             first = min(promise.last, last) + 1
         else:
             first = promise.decided + 1
-        self._followers[sid] = _Follower()
+        follower = self._followers[sid] = _Follower()
+        if first <= log.base:
+            self._outbox.send(sid, Behind(self.ballot, log.base))
+            return
+        follower.synced = True
         self._outbox.send(sid, AcceptSync(self.ballot, first, log.after(first - 1), log.decided))
+
+    def progress(self, sid: int) -> int:
+        """The index up to which a member holds the log durably, in our ballot."""
+        follower = self._followers.get(sid)
+        return 0 if follower is None else follower.accepted
 
     # ---- phase 2
 
     def propose(self, entry: Entry) -> None:
         self._queue.append(entry)
+
+    @property
+    def changing(self) -> bool:
+        """A change of members is about to be written."""
+        return any(entry.kind == Kind.MEMBERS for entry in self._queue)
 
     def flush(self) -> None:
         """Write and send what was proposed since the last drain, and tell what is decided."""
@@ -175,17 +238,25 @@ class Leader:
         self._told = log.decided
         first = log.last + 1
         message = Accept(self.ballot, first, entries, log.decided)
-        for sid in self._followers:
-            self._outbox.send(sid, message)
+        for sid, follower in self._followers.items():
+            if follower.synced:
+                self._outbox.send(sid, message)
         if entries:
             self._queue = []
+            known = log.sids
             self._unsynced.append((acceptor.append(entries), log.last))
+            if log.sids != known:
+                for sid in log.sids:
+                    if sid not in self.asked:
+                        self.prepare(sid)
 
     def accepted(self, sender: int, message: Accepted) -> None:
         follower = self._followers.get(sender)
         if message.ballot == self.ballot and follower is not None and message.last > follower.accepted:
             follower.accepted = message.last
             self._choose()
+            if sender == self.handing_to:
+                self._hand_over()
 
     def persisted(self, now: int) -> None:
         durable = self._outbox.durable
@@ -200,8 +271,13 @@ class Leader:
 
     def _choose(self) -> None:
         """Whatever a phase-2 quorum has accepted in this ballot is chosen."""
-        held = sorted([self._durable, *[follower.accepted for follower in self._followers.values()]], reverse=True)
-        quorum = self._settings.accept_quorum
+        followers, own = self._followers, self._settings.sid
+        sids = self._acceptor.log.sids
+        held = [followers[sid].accepted for sid in sids if sid in followers]
+        if own in sids:
+            held.append(self._durable)
+        held.sort(reverse=True)
+        quorum = self._settings.quorums(len(sids))[1]
         if len(held) < quorum or held[quorum - 1] < self._first:
             return
         acceptor = self._acceptor
@@ -228,8 +304,13 @@ class Leader:
             self._confirm(now)
 
     def _confirm(self, now: int) -> None:
-        heard = sorted([self._number, *[follower.heard for follower in self._followers.values()]], reverse=True)
-        quorum = self._settings.accept_quorum
+        followers, own = self._followers, self._settings.sid
+        sids = self._acceptor.log.sids
+        heard = [followers[sid].heard for sid in sids if sid in followers]
+        if own in sids:
+            heard.append(self._number)
+        heard.sort(reverse=True)
+        quorum = self._settings.quorums(len(sids))[1]
         confirmed = heard[quorum - 1] if len(heard) >= quorum else 0
         if confirmed <= self._confirmed:
             return
@@ -245,7 +326,7 @@ class Leader:
     def read(self, now: int, key: Hashable) -> None:
         """A ReadReady follows, or a ReadFailed if the ballot is lost."""
         index = self._acceptor.log.decided
-        if self.ready and self._settings.lease and now < self._lease_until:
+        if self.ready and not self._handed and self._settings.lease and now < self._lease_until:
             self._acceptor.events.append(ReadReady(key, index))
             return
         # an answer that is under way may have been given before the read was asked for: it waits for the next heartbeat
@@ -269,6 +350,21 @@ class Leader:
 
     # ---- members
 
+    def hand_over(self, sid: int) -> None:
+        """Let the member ``sid`` lead, once it holds all we have; until then no command is to be proposed."""
+        self.handing_to = sid
+        self._hand_over()
+
+    def keep(self) -> None:
+        """It did not take over: go on."""
+        self.handing_to = 0
+
+    def _hand_over(self) -> None:
+        log = self._acceptor.log
+        if not self._queue and self.progress(self.handing_to) == log.last:
+            self._handed = True
+            self._outbox.send(self.handing_to, Lead(self.ballot))
+
     def disconnected(self, sid: int) -> None:
         self._followers.pop(sid, None)
         self._promises.pop(sid, None)
@@ -282,8 +378,15 @@ class Leader:
         return (
             (self.ballot, self.established, self.ready, self._adopted, self._first, ahead(self._token)),
             tuple([(sid, self._promises[sid]) for sid in sorted(self._promises)]),
-            tuple([(sid, f.accepted, f.heard) for sid, f in sorted(self._followers.items())]),
-            tuple(sorted(self._bound)),
+            tuple([(sid, f.accepted, f.heard, f.synced) for sid, f in sorted(self._followers.items())]),
+            (
+                tuple(sorted(self._bound)),
+                tuple(sorted(self.asked)),
+                self.outranked,
+                self.lagging,
+                self.handing_to,
+                self._handed,
+            ),
             tuple(self._queue),
             tuple([(ahead(token), last) for token, last in self._unsynced]),
             (self._durable, self._told, self._number, self._confirmed),

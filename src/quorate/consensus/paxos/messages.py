@@ -46,6 +46,8 @@ class Kind(IntEnum):
     """The service's."""
     NOTHING = 1
     """What a new leader proposes first: once it is chosen, all before it is known to be."""
+    MEMBERS = 2
+    """Who the members are from here on (``members``)."""
 
 
 class Entry(Record):
@@ -83,20 +85,24 @@ class ProbeReply(Record):
 
 
 class Prepare(Record):
-    """Phase 1 for all that is not decided at the sender, whose log is described so that only what it lacks comes back."""
+    """Phase 1 for all that is not decided at the sender, whose log is described so that only what it lacks comes back.
 
-    __slots__ = ("accepted", "ballot", "decided", "last")
+    ``released``: the ballot of a leader that handed over to the sender and so gave up its lease; 0 if none did.
+    """
 
-    def __init__(self, ballot: int, accepted: int, last: int, decided: int) -> None:
+    __slots__ = ("accepted", "ballot", "decided", "last", "released")
+
+    def __init__(self, ballot: int, accepted: int, last: int, decided: int, released: int = 0) -> None:
         self.ballot = ballot
         self.accepted = accepted
         self.last = last
         self.decided = decided
+        self.released = released
 
 
 class Promise(Record):
     """The sender's log was accepted in ``accepted`` and ends at ``last``. ``entries``, from ``first`` on, are what the proposer lacks
-    of it, if it is the better log."""
+    of it, if it is the better log; a ``first`` beyond that shows that the sender has only a snapshot of what is between."""
 
     __slots__ = ("accepted", "ballot", "decided", "entries", "first", "last")
 
@@ -164,8 +170,46 @@ class HeartbeatReply(Record):
         self.number = number
 
 
+class Behind(Record):
+    """The receiver lacks entries up to ``base``, of which the proposer has only a snapshot: it has to fetch that first."""
+
+    __slots__ = ("ballot", "base")
+
+    def __init__(self, ballot: int, base: int) -> None:
+        self.ballot = ballot
+        self.base = base
+
+
+class Lead(Record):
+    """The proposer of ``ballot`` hands over: it answers no reads and takes no commands any more, and the receiver has its whole log."""
+
+    __slots__ = ("ballot",)
+
+    def __init__(self, ballot: int) -> None:
+        self.ballot = ballot
+
+
+class ReadRequest(Record):
+    """From what index on may a read be answered that came before this? ``number`` is the sender's."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class ReadReply(Record):
+    """``index`` is -1 if the sender does not lead."""
+
+    __slots__ = ("index", "number")
+
+    def __init__(self, number: int, index: int) -> None:
+        self.number = number
+        self.index = index
+
+
 class Nack(Record):
-    """``ballot`` is refused, because of ``promised``."""
+    """``ballot`` is refused, because of ``promised``. If that is not greater, the sender will promise ``ballot`` if asked again later."""
 
     __slots__ = ("ballot", "promised")
 
@@ -174,7 +218,22 @@ class Nack(Record):
         self.promised = promised
 
 
-Message = Probe | ProbeReply | Prepare | Promise | AcceptSync | Accept | Accepted | Heartbeat | HeartbeatReply | Nack
+Message = (
+    Probe
+    | ProbeReply
+    | Prepare
+    | Promise
+    | AcceptSync
+    | Accept
+    | Accepted
+    | Heartbeat
+    | HeartbeatReply
+    | Behind
+    | Lead
+    | ReadRequest
+    | ReadReply
+    | Nack
+)
 
 
 # ---- for the disk, in order; the token is durable when the write and all before it are
@@ -211,7 +270,17 @@ class Append(Record):
         self.token = token
 
 
-Write = StorePromise | Adopt | Append
+class Install(Record):
+    """A snapshot, which is on disk, stands for all entries up to ``index``; entries after it stay."""
+
+    __slots__ = ("index", "token")
+
+    def __init__(self, index: int, token: int) -> None:
+        self.index = index
+        self.token = token
+
+
+Write = StorePromise | Adopt | Append | Install
 
 
 # ---- for the service, in order
@@ -258,4 +327,13 @@ class ReadFailed(Record):
         self.key = key
 
 
-Event = Chosen | RoleChange | ReadReady | ReadFailed
+class Lagging(Record):
+    """Entries that this member lacks exist at ``source`` only as a snapshot: it is to be fetched, then ``Peer.installed``."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: int) -> None:
+        self.source = source
+
+
+Event = Chosen | RoleChange | ReadReady | ReadFailed | Lagging

@@ -40,7 +40,7 @@ class Store:
         elif isinstance(write, Adopt):
             self.promised = self.accepted = write.ballot
             self.entries[write.first - 1 :] = write.entries
-        else:
+        elif isinstance(write, Append):
             self.entries += write.entries
 
 
@@ -122,7 +122,7 @@ class Member:
                 self.applied += len(event.entries)
             elif isinstance(event, RoleChange):
                 self.group.role(self, event)
-            else:
+            elif isinstance(event, ReadReady | ReadFailed):
                 self.group.read_ended(self, event)
         self.arm()
 
@@ -276,7 +276,7 @@ class Group:
                 assert index == len(log) + 1
                 log.append(entry)
                 holders = sum(store.entries[index - 1 : index] == [entry] for store in self.stores.values())
-                quorum = self.settings(1).accept_quorum
+                quorum = self.settings(1).quorums(len(self.sids))[1]
                 assert holders >= quorum, f"{entry} is chosen at {index} with {holders} of {quorum} disks"
 
     def role(self, member: Member, change: RoleChange) -> None:
