@@ -5,6 +5,7 @@ meets any of the new one, so that nothing can be chosen without the knowledge of
 conditions make that true: the configuration before is chosen, and so is something in the leader's own ballot.
 """
 
+import struct
 from collections.abc import Iterable
 from struct import Struct
 
@@ -69,7 +70,7 @@ def unpack(payload: bytes) -> Members:
             found.append(Member(sid, addresses))
     except (ValueError, OverflowError) as error:
         raise RemoteProtocolError(f"a list of members that cannot be read: {error}") from None
-    except Exception as error:  # struct.error has no better name
+    except struct.error as error:
         raise RemoteProtocolError(f"a list of members that ends early: {error}") from None
     sids = [member.sid for member in found]
     if at != len(payload) or sids != sorted(set(sids)) or len(sids) > MEMBERS_MAX or 0 in sids:
