@@ -200,7 +200,8 @@ class Group:
             log.info("group %d: member %d leads, ballot %#x", self.group, role.leader, role.ballot)
         else:
             log.info("group %d: nobody leads", self.group)
-        if not role.ready:
+        if not role.ready and self._joining is not None:
+            self._join()  # a leader that was removed steps down when that is chosen
             self._end_joining(
                 LocalProtocolError("this member does not lead any more; whether the change is made is not known")
             )
@@ -351,8 +352,10 @@ class Group:
         log_ = peer.acceptor.log
         sid = joining.member.sid
         if joining.proposed:
-            if log_.members_at <= log_.decided:
+            if (sid in log_.sids) == joining.wanted and log_.members_at <= log_.decided:
                 self._end_joining(None)
+            return
+        if not peer.leading:
             return
         if self._owner.env.now() >= joining.deadline:
             self._end_joining(QuorateError(f"member {sid} did not catch up in time"))

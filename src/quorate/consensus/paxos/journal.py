@@ -129,20 +129,20 @@ class Journal:
         self._durable = 0
         """Of the segment that is written now."""
         self._unsynced = 0
-        self._waiting: deque[tuple[list[bytes], int, Done]] = deque()
+        self._waiting: deque[tuple[list[tuple[int, Write]], int, Done]] = deque()
 
     # ---- writing
 
     def write(self, writes: Iterable[tuple[int, Write]], done: Done) -> None:
         """(group, write) of any groups, in order; ``done`` when all of them are on disk."""
-        pieces: list[bytes] = []
-        for group, write in writes:
-            self._pack(group, write, pieces)
-        size = sum(map(len, pieces))
+        work = list(writes)
+        size = sum(
+            len(entry.payload) for _, write in work if isinstance(write, Append | Adopt) for entry in write.entries
+        )
         if self._waiting or self._must_wait(size):
-            self._waiting.append((pieces, size, done))
+            self._waiting.append((work, size, done))
         else:
-            self._start(pieces, done)
+            self._start(work, done)
 
     def _must_wait(self, size: int) -> bool:
         return self._unsynced > 0 and (self._unsynced + size > UNSYNCED_LIMIT or self._offset > self._segment_size)
@@ -180,10 +180,13 @@ class Journal:
         # what is durable is filled in when it is written
         pieces += (_HEAD.pack(len(data), group, kind, 0, crc32(data)), data)
 
-    def _start(self, pieces: list[bytes], done: Done) -> None:
+    def _start(self, writes: list[tuple[int, Write]], done: Done) -> None:
         operations: list[Operation] = []
+        pieces: list[bytes] = []
         if not self._offset or self._offset > self._segment_size:
             operations += self._begin(pieces)
+        for group, write in writes:
+            self._pack(group, write, pieces)
         self._seal(pieces)
         size = sum(map(len, pieces))
         path = path_of(self._segments[-1].number)
@@ -224,11 +227,9 @@ class Journal:
             number = self._segments[-1].number + 1
         self._segments.append(_Segment(number))
         header = HEADER.pack(MAGIC, VERSION, number)
-        states: list[bytes] = []
         for group, position in self._groups.items():
             body = _STATE.pack(position.promised, position.accepted, position.base, position.last)
-            self._record(group, STATE, [body], states)
-        pieces[:0] = states
+            self._record(group, STATE, [body], pieces)
         self._offset = len(header)
         self._allocated = self._durable = 0
         path = path_of(number)

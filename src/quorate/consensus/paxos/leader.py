@@ -203,7 +203,7 @@ class Leader:
         if promise.accepted == self.ballot:
             first = promise.last + 1  # it came back: all it has is ours
         elif promise.accepted == accepted:
-            first = min(promise.last, last) + 1
+            first = max(min(promise.last, last), promise.decided) + 1
         else:
             first = promise.decided + 1
         follower = self._followers[sid] = _Follower()
