@@ -190,8 +190,16 @@ class Host:
     # ---- life
 
     def start(self) -> None:
-        """Listen and begin. Raises UsageError if the port cannot be had."""
-        self.links.start(*self.settings.listen)
+        """Listen and begin, once what recovery found is durable. Raises UsageError if the port cannot be had."""
+        self.links.listen(*self.settings.listen)
+        self.journal.settle(self._begin)
+
+    def _begin(self, error: StorageError | None) -> None:
+        if error is not None:
+            self.failed(f"the disk failed: {error}")
+        if self._stopped:
+            return
+        self.links.begin()
         self._refresh_addresses()
         for group in self.groups.values():
             self.touch(group)

@@ -2,7 +2,7 @@
 
 Files ``journal/<number>`` ("segments", numbered in hex from 1) begin with a 16-byte header and hold records:
 
-    u32 length of the body, u32 group, u8 kind, u32 durable, u32 CRC-32 of the body, u32 CRC-32 of the head before it; body
+    u32 length of the body, u32 group, u8 kind, u32 durable, u32 CRC-32 of the body, u32 CRC-32 of the head before it; body; u8 255
 
 ``durable`` is how much of the segment was known to be on disk when the record was written. Kinds:
 
@@ -18,11 +18,13 @@ A segment is begun when all before it is durable. One can go once it is not the 
 group had in it (the ``last`` of the next segment's STATE).
 
 What a crash explains
-    Of what waits for its sync any sector may be lost, and then reads as zeros. So a bad record is a torn tail, and is cut with all behind
-    it, if a sector that it lies in reads as zeros from the record's beginning on, and if no record behind it says that this place was
-    durable. Anything else is corruption, and is refused: cutting it could lose what was acknowledged.
+    A write may end at any byte, and of what waits for its sync any sector may be lost, and then reads as zeros. So a bad record is a
+    torn tail, and is cut with all behind it, if it is not there to its end and nothing is behind it, or if a sector that it lies in reads as
+    zeros from the record's beginning on and no record behind it says that this place was durable. Anything else is corruption, and is
+    refused: cutting it could lose what was acknowledged.
 """
 
+import re
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -42,9 +44,11 @@ HEADER = Struct(">8sII")
 """Magic, version, the segment's number."""
 RECORD = Struct(">IIBIII")
 _HEAD = Struct(">IIBII")
-_U32 = Struct(">I")
 _Q = Struct(">Q")
 _QQ = Struct(">QQ")
+_END = b"\xff"
+_KIND_AT = 8
+_KINDS = re.compile(rb"[\x01-\x06]")
 _QQI = Struct(">QQI")
 _STATE = Struct(">QQQQ")
 
@@ -129,6 +133,8 @@ class Journal:
         self._durable = 0
         """Of the segment that is written now."""
         self._unsynced = 0
+        self._unready = False
+        """What recovery repaired is not durable yet."""
         self._waiting: deque[tuple[list[tuple[int, Write]], int, Done]] = deque()
 
     # ---- writing
@@ -145,7 +151,15 @@ class Journal:
             self._start(work, done)
 
     def _must_wait(self, size: int) -> bool:
+        if self._unready:
+            return True
         return self._unsynced > 0 and (self._unsynced + size > UNSYNCED_LIMIT or self._offset > self._segment_size)
+
+    def _start_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting and not self._must_wait(waiting[0][1]):
+            writes, _, done = waiting.popleft()
+            self._start(writes, done)
 
     def _pack(self, group: int, write: Write, pieces: list[bytes]) -> None:
         position = self._groups.setdefault(group, _Position(GroupLog()))
@@ -178,11 +192,14 @@ class Journal:
     def _record(self, group: int, kind: int, body: list[bytes], pieces: list[bytes]) -> None:
         data = body[0] if len(body) == 1 else b"".join(body)
         # what is durable is filled in when it is written
-        pieces += (_HEAD.pack(len(data), group, kind, 0, crc32(data)), data)
+        pieces += (_HEAD.pack(len(data), group, kind, 0, crc32(data)), data, _END)
 
     def _start(self, writes: list[tuple[int, Write]], done: Done) -> None:
         operations: list[Operation] = []
         pieces: list[bytes] = []
+        if not writes:
+            self._disk.submit(operations, done)
+            return
         if not self._offset or self._offset > self._segment_size:
             operations += self._begin(pieces)
         for group, write in writes:
@@ -204,17 +221,14 @@ class Journal:
             if error is None and number == self._segments[-1].number:
                 self._durable = end
             done(error)
-            waiting = self._waiting
-            while waiting and not self._must_wait(waiting[0][1]):
-                later, _, its_done = waiting.popleft()
-                self._start(later, its_done)
+            self._start_waiting()
 
         self._disk.submit(operations, written)
 
     def _seal(self, pieces: list[bytes]) -> None:
         """Heads get what is durable by now, and their own checksum."""
         durable = self._durable
-        for at in range(0, len(pieces), 2):
+        for at in range(0, len(pieces), 3):
             length, group, kind, _, checksum = _HEAD.unpack(pieces[at])
             head = _HEAD.pack(length, group, kind, durable, checksum)
             pieces[at] = head + crc32(head).to_bytes(4)
@@ -266,13 +280,14 @@ class Journal:
     def recover(self) -> tuple[dict[int, GroupLog], list[str]]:
         """What each group has, and what is worth a line in the program's log. Raises CorruptionError, UsageError, StorageError.
 
-        The torn tail that a crash left is cut by the first write, before which nothing is promised.
+        The torn tail that a crash left is cut; nothing is written before that is durable.
         """
         disk = self._disk
         disk.make_folder(FOLDER)
         numbers = sorted(int(name, 16) for name in disk.list(FOLDER) if _is_segment(name))
         groups: dict[int, GroupLog] = {}
         notes: list[str] = []
+        repairs: list[Operation] = []
         for position, number in enumerate(numbers):
             if position and number != numbers[position - 1] + 1:
                 raise CorruptionError(self._folder + path_of(number), 0, f"segment {number - 1:x} before it is missing")
@@ -287,13 +302,14 @@ class Journal:
                 if fresh:
                     groups[group] = GroupLog()
                 _replay(groups[group], kind, body, reader.shown, offset, fresh and position == 0)
+            if not newest and (reader.torn or not seen):
+                what = reader.torn or "no record in it"
+                raise CorruptionError(reader.shown, reader.end, f"{what}, and there is a later segment")
             if reader.torn:
-                if not newest:
-                    raise CorruptionError(reader.shown, reader.end, f"{reader.torn}, and there is a later segment")
                 notes.append(f"{reader.shown}: {reader.torn}, cut")
-            if not reader.end or (newest and not seen):
+            if not seen:
                 # it was begun, and nothing in it became durable
-                disk.submit([Remove(path_of(number)), Sync(FOLDER)], _stops_later)
+                repairs += (Remove(path_of(number)), Sync(FOLDER))
                 if self._segments:
                     self._segments[-1].ends = None
                 continue
@@ -301,11 +317,10 @@ class Journal:
             self._offset = self._durable = reader.end
             self._allocated = reader.size
             if reader.torn:
-                disk.submit([Truncate(path_of(number), reader.end), Sync(path_of(number))], _stops_later)
+                repairs.append(Truncate(path_of(number), reader.end))
                 self._allocated = reader.end
-            else:
-                # what was found may be in the cache alone
-                disk.submit([Sync(path_of(number)), Sync(FOLDER)], _stops_later)
+            # what was found may be in the cache alone
+            repairs += (Sync(path_of(number)), Sync(FOLDER))
         for group, log in groups.items():
             log.parts = []
             if log.start > log.base:
@@ -319,11 +334,19 @@ class Journal:
         if self._segments and self._segments[-1].number != numbers[-1]:
             # its number is used again, for the first write
             self._offset = 0
+        if repairs:
+            self._unready = True
+            disk.submit(repairs, self._ready)
         return groups, notes
 
+    def settle(self, done: Done) -> None:
+        """``done`` when what recovery found is durable: it may be in the cache alone, and nothing may be said on the strength of it before."""
+        self.write((), done)
 
-def _stops_later(error: StorageError | None) -> None:
-    """If this fails the disk is dead, and so fails the first write."""
+    def _ready(self, error: StorageError | None) -> None:
+        """If that failed the disk is dead, and so fails the first write."""
+        self._unready = False
+        self._start_waiting()
 
 
 def _is_segment(name: str) -> bool:
@@ -399,16 +422,17 @@ class _Reader:
             length, group, kind, _, checksum = head
             start = offset + RECORD.size
             body = data[start : start + length]
-            if len(body) < length or crc32(body) != checksum:
+            if data[start + length : start + length + 1] != _END or crc32(body) != checksum:
                 self._bad(offset, length)
                 return
             yield offset, group, kind, body
-            offset = self.end = start + length
+            offset = self.end = start + length + len(_END)
 
     def _header(self) -> bool:
         """Check the file's header; False if it never became durable."""
         head = self._data[: HEADER.size]
-        if not head.strip(b"\0"):
+        expected = HEADER.pack(MAGIC, VERSION, self._number)
+        if head != expected and expected.startswith(head.rstrip(b"\0")):
             self.torn = "no header" if self._data.strip(b"\0") else ""
             return False
         if len(head) < HEADER.size or not head.startswith(MAGIC):
@@ -433,7 +457,10 @@ class _Reader:
         data_end = len(self._data.rstrip(b"\0"))
         if data_end <= offset:
             return
-        record_end = offset + RECORD.size + length
+        record_end = offset + RECORD.size + (length + len(_END) if length else 0)
+        if data_end < record_end:
+            self.torn = f"incomplete record at offset {offset}"
+            return
         if not self._lost_sector(offset, record_end):
             raise CorruptionError(self.shown, offset, "a record that does not check out, though all of it was written")
         if any(durable > offset for durable in self._durable_behind(record_end if length else offset)):
@@ -451,23 +478,7 @@ class _Reader:
 
     def _durable_behind(self, offset: int) -> Iterator[int]:
         """What the records behind ``offset`` say was durable when they were written."""
-        data = self._data
-        groups = {head[1] for head in self._heads()}
-        for group in sorted(groups):
-            for kind in range(PROMISE, STATE + 1):
-                pattern = _U32.pack(group) + bytes((kind,))
-                at = data.find(pattern, offset)
-                while at >= 0:
-                    head = self._head(at - _U32.size)
-                    if head is not None and head[1:3] == (group, kind):
-                        yield head[3]
-                    at = data.find(pattern, at + 1)
-
-    def _heads(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Those of the good records."""
-        offset = HEADER.size
-        while offset < self.end:
-            head = self._head(offset)
-            assert head is not None
-            yield head
-            offset += RECORD.size + head[0]
+        for found in _KINDS.finditer(self._data, offset):
+            head = self._head(found.start() - _KIND_AT)
+            if head is not None:
+                yield head[3]

@@ -98,13 +98,17 @@ class Links:
         self._pauses: dict[int, int] = {}
         self._listener: Listener | None = None
         self._timer: Timer | None = None
-        self._closed = False
+        self._closed = True
+        """Not begun yet, or over."""
 
     # ---- life
 
-    def start(self, host: str, port: int) -> None:
-        """Listen. Raises UsageError if the address cannot be had."""
+    def listen(self, host: str, port: int) -> None:
+        """Take the address; whoever calls before ``begin`` is hung up on. Raises UsageError if it cannot be had."""
         self._listener = self.env.listen(host, port, lambda: _Link(self, 0))
+
+    def begin(self) -> None:
+        self._closed = False
         self._look()
 
     @property
