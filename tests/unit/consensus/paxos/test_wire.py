@@ -1,6 +1,8 @@
 """Messages as bytes: what is packed comes back, and what is no message is refused before memory is taken."""
 
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -68,16 +70,15 @@ def test_heartbeats_of_many_groups_are_one_item(rows: list[tuple[int, int, int, 
 
 @given(st.integers(0, 20), st.binary(max_size=80))
 def test_other_bytes_are_refused_and_nothing_else_happens(kind: int, body: bytes) -> None:
-    for read in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: wire.unpack(kind, body),
         lambda: wire.items(body),
         lambda: wire.unpack_heartbeats(body),
         lambda: unpack(body),
-    ):
-        try:
-            read()
-        except RemoteProtocolError as error:
-            assert str(error)
+    )
+    for call in calls:
+        with suppress(RemoteProtocolError):
+            call()
 
 
 def test_lengths_are_checked_before_anything_is_kept() -> None:
@@ -104,6 +105,8 @@ def test_members_are_packed_in_order_and_bounded() -> None:
 
 def test_an_accept_on_the_wire() -> None:
     message = Accept(0x10001, 7, (Entry(0, b"ab"), Entry(1, b"")), 6)
-    assert wire.frame(wire.pack(5, message)).hex(" ", 4) == (
-        "0000002d 00000005 06000000 24000000 00000100 01000000 00000000 07000000 00000000 06000000 00026162 01000000 00"
-    )
+    assert wire.frame(wire.pack(5, message)).hex() == (
+        "0000002d" "00000005" "06" "00000024"
+        "0000000000010001" "0000000000000007" "0000000000000006"
+        "00" "00000002" "6162" "01" "00000000"
+    )  # fmt: skip
