@@ -167,7 +167,7 @@ class Group:
         if self._joining is not None:
             self._join()
         self.service.flush()
-        self.maybe_snapshot()
+        self._maybe_snapshot()
 
     def _apply(self, chosen: Chosen) -> None:
         apply = self.service.apply
@@ -214,7 +214,14 @@ class Group:
 
     # ---- snapshots
 
-    def maybe_snapshot(self, asked: bool = False) -> None:
+    def make_room(self) -> None:
+        """The journal is long because of this group: keep nothing that a snapshot stands for, or make one."""
+        if self._snapshot > self.peer.acceptor.log.base:
+            self._trim(self._snapshot)
+        else:
+            self._maybe_snapshot(asked=True)
+
+    def _maybe_snapshot(self, asked: bool = False) -> None:
         """``asked``: whatever the limits say, if anything was applied since the last one."""
         limits = self._limits
         due = self._log_bytes >= limits.snapshot_bytes or self.applied - self._snapshot >= limits.snapshot_entries

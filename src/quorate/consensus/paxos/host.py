@@ -268,7 +268,7 @@ class Host:
             if self.journal.segments > _SEGMENTS:
                 for number in self.journal.oldest_needed_by():
                     if number in self.groups:
-                        self.groups[number].maybe_snapshot(asked=True)
+                        self.groups[number].make_room()
 
         self.journal.write(writes, done)
 

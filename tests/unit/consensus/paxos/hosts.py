@@ -73,11 +73,18 @@ class Journalist:
 
 class Hosts:
     def __init__(
-        self, folder: Path, size: int, *, groups: tuple[int, ...] = (1,), limits: Limits | None = None
+        self,
+        folder: Path,
+        size: int,
+        *,
+        groups: tuple[int, ...] = (1,),
+        limits: Limits | None = None,
+        segment: int = 64 << 10,
     ) -> None:
         self.folder = folder
         self.groups = groups
         self.limits = limits
+        self.segment = segment
         self.ports = dict(enumerate(free_ports(size + 2), 1))
         self.members = tuple(self.member(sid) for sid in range(1, size + 1))
         self.hosts: dict[int, Host] = {}
@@ -100,8 +107,8 @@ class Hosts:
             heartbeat=20 * MILLISECOND,
             election_timeout=200 * MILLISECOND,
             limits=self.limits,
-            segment=64 << 10,
-            preallocate=16 << 10,
+            segment=self.segment,
+            preallocate=self.segment // 4,
         )
         host = Host(self.env, *disks, settings, Journalist, self.failures.append)
         self.hosts[sid], self.disks[sid] = host, disks
