@@ -143,8 +143,11 @@ class Group:
 
     def drain(self) -> Drained:
         if self._asking:
+            now = self._owner.env.now()
+            # a lease is judged by the time that it is, not by that of the last event: the process may have slept since
+            self.peer.tick(now)
             keys, self._asking = self._asking, []
-            self.peer.read(_Reads(self._owner.env.now(), keys))
+            self.peer.read(_Reads(now, keys))
         return self.peer.drain()
 
     def handle(self, events: list[Event]) -> None:
@@ -314,12 +317,17 @@ class Group:
     def _rejected(self, error: QuorateError) -> None:
         log.error("group %d: a snapshot that came cannot be used: %s", self.group, error)
         self._incoming = None
+        self.peer.resync()
+        self._owner.touch(self)
 
     def _take_up(self, index: int, members: Members, restorer: Restorer) -> None:
         self._incoming = None
         self._snapshot = max(self._snapshot, index)
         if index <= self.peer.acceptor.log.decided:
-            return  # caught up by itself meanwhile
+            # it caught up by itself meanwhile, but may have been told of more since
+            self.peer.resync()
+            self._owner.touch(self)
+            return
         log.info("group %d: caught up to %d by a snapshot", self.group, index)
         self.service.adopt(restorer)
         self.applied = index

@@ -109,6 +109,8 @@ class Links:
 
     def begin(self) -> None:
         self._closed = False
+        for sid in self._addresses:
+            self._dial(sid)
         self._look()
 
     @property

@@ -156,11 +156,14 @@ class Peer:
         """The service now has the state as of ``base`` from another member, and it is on disk here. ``base`` must be after what is decided
         here."""
         acceptor = self.acceptor
-        token = acceptor.install(base, members)
-        leader = proposer_of(self.following)
-        if leader and self.leader is None:
-            # asked again, we can be sent what follows
-            self.outbox.send_after(token, leader, Nack(self.following, self.following))
+        acceptor.install(base, members)
+        self.resync()
+
+    def resync(self) -> None:
+        """Have the leader ask again how far our log goes, and send what follows: a snapshot was fetched, or came to nothing."""
+        ballot = self.acceptor.promised
+        if self.leader is None and proposer_of(ballot) in self._reachable:
+            self.outbox.send_after(self.outbox.issued, proposer_of(ballot), Nack(ballot, ballot))
 
     # ---- members
 
@@ -397,7 +400,7 @@ class Peer:
         elif isinstance(message, ReadReply):
             self._read_replied(message)
         elif isinstance(message, Behind):
-            if message.ballot == self.following and message.base > acceptor.log.decided:
+            if message.ballot == acceptor.promised and message.base > acceptor.log.decided:
                 acceptor.events.append(Lagging(sender))
         elif isinstance(message, Lead):
             if message.ballot == self.following and self.leader is None:
