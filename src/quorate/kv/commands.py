@@ -1,0 +1,519 @@
+"""What changes the store, and what comes of it, as bytes. Integers are big-endian and unsigned.
+
+A log entry holds a batch: commands one after the other, each ``u32 length of the body, u8 kind, u64 session, u64 seq, u64 acked, body``. ``session``
+and ``seq`` name the command for good: repeated, it has no second effect and gets the first one's result (``session`` 0: it has no name). Every
+seq below ``acked`` is known to be answered.
+
+A COMMIT holds conditions and writes: if all conditions hold, all writes are done, else none. Nothing on the way to a member's state checks a command
+again, so whoever takes commands from outside calls :func:`check` first.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from struct import Struct
+
+from quorate.errors import RemoteProtocolError
+
+KEY_MAX = 4096
+VALUE_MAX = 1 << 20
+COMMAND_MAX = 4 << 20
+PARTS_MAX = 4096
+"""Conditions, and writes, and reads, of one commit."""
+RANGES_MAX = 64
+META_MAX = 4096
+
+HEAD = Struct(">IBQQQ")
+COMMIT, OPEN_SESSION, CLOSE_SESSIONS, GRANT_LEASE, REVOKE_LEASES, COMPACT, END_DELAYS = range(1, 8)
+
+VERSION, MODIFIED, EXISTS, ABSENT, VALUE, HELD_BY, UNCHANGED = range(1, 8)
+"""Kinds of conditions: the key's version (0: it does not exist), the revision of its last change (0: the same), that it exists or does not,
+its value, the lease that holds its lock; and that no key of a range was changed after a revision."""
+PUT, DELETE, DELETE_RANGE, ACQUIRE, RELEASE = range(1, 6)
+KEEP_LEASE, KEEP_FLAGS = 1, 2
+"""Options of PUT: what the key has stays."""
+
+DELETE_KEYS, RELEASE_LOCKS, DELETE_LOCKED = range(3)
+"""What becomes of a lease's keys at its end: those put with it are deleted in any case; locks are released, or their keys deleted as well."""
+
+OK, CONFLICT, NO_SESSION, ANSWERED, TOO_MANY, NO_LEASE, LEASE_EXISTS, NO_SUCH_REVISION = range(8)
+MESSAGES = {
+    NO_SESSION: "there is no such session: it was closed, or expired",
+    ANSWERED: "the command was answered before, and the answer is not kept any more",
+    TOO_MANY: "the session has too many commands under way",
+    NO_LEASE: "there is no such lease: it was revoked, or expired",
+    LEASE_EXISTS: "there is a lease of this number already",
+    NO_SUCH_REVISION: "the store has no such revision",
+}
+
+_COUNTS = Struct(">HHH")
+_KIND_KEY = Struct(">BH")
+_U16 = Struct(">H")
+_U32 = Struct(">I")
+_U64 = Struct(">Q")
+_PUT_TAIL = Struct(">QQB")
+_LOCK_TAIL = Struct(">QQ")
+_GRANT = Struct(">QQBI")
+_ENTRY = Struct(">HIQQQQQQQ")
+_DONE = Struct(">BQH")
+_ONE_DONE = Struct(">BQHQH")
+_CONFLICT = Struct(">HHQQ")
+
+
+class Entry:
+    """A key's state from one change to the next; never changed. ``version`` 0 is a deletion."""
+
+    __slots__ = ("created", "flags", "holder", "key", "lease", "lock_index", "modified", "value", "version")
+
+    def __init__(
+        self,
+        key: bytes,
+        value: bytes,
+        version: int,
+        created: int,
+        modified: int,
+        lease: int = 0,
+        flags: int = 0,
+        lock_index: int = 0,
+        holder: int = 0,
+    ) -> None:
+        """``created``, ``modified``: revisions; ``holder``: the lease that holds the lock, 0 if none does."""
+        self.key = key
+        self.value = value
+        self.version = version
+        self.created = created
+        self.modified = modified
+        self.lease = lease
+        self.flags = flags
+        self.lock_index = lock_index
+        self.holder = holder
+
+    def fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and other.fields() == self.fields()
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.modified))
+
+    def __repr__(self) -> str:
+        return f"Entry({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def pack_entry(entry: Entry) -> bytes:
+    head = _ENTRY.pack(
+        len(entry.key),
+        len(entry.value),
+        entry.version,
+        entry.created,
+        entry.modified,
+        entry.lease,
+        entry.flags,
+        entry.lock_index,
+        entry.holder,
+    )
+    return b"".join((head, entry.key, entry.value))
+
+
+def unpack_entry(data: bytes, at: int) -> tuple[Entry, int]:
+    """The entry at ``at``, and where it ends. Raises RemoteProtocolError."""
+    if len(data) - at < _ENTRY.size:
+        raise RemoteProtocolError("an entry that ends early")
+    key_size, size, *numbers = _ENTRY.unpack_from(data, at)
+    at += _ENTRY.size
+    middle = at + key_size
+    end = middle + size
+    if end > len(data):
+        raise RemoteProtocolError(f"an entry of {key_size} and {size} bytes where {len(data) - at} are left")
+    return Entry(data[at:middle], data[middle:end], *numbers), end
+
+
+# ---- what clients make
+
+
+class Condition:
+    """``kind`` as above; ``number``: the version, revision or lease; ``value``: the value, or the end of UNCHANGED's range."""
+
+    __slots__ = ("key", "kind", "number", "value")
+
+    def __init__(self, kind: int, key: bytes, number: int = 0, value: bytes = b"") -> None:
+        self.kind = kind
+        self.key = key
+        self.number = number
+        self.value = value
+
+
+class Write:
+    """``value`` is the end of DELETE_RANGE's range, b"" for no end."""
+
+    __slots__ = ("flags", "key", "kind", "lease", "options", "value")
+
+    def __init__(
+        self, kind: int, key: bytes, value: bytes = b"", *, lease: int = 0, flags: int = 0, options: int = 0
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.value = value
+        self.lease = lease
+        self.flags = flags
+        self.options = options
+
+
+def pack_command(kind: int, body: bytes, session: int = 0, seq: int = 0, acked: int = 0) -> bytes:
+    return HEAD.pack(len(body), kind, session, seq, acked) + body
+
+
+def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads: Sequence[bytes] = ()) -> bytes:
+    """Of a COMMIT; ``reads`` are keys whose entries are wanted as they are after it."""
+    pieces = [_COUNTS.pack(len(conditions), len(writes), len(reads))]
+    for condition in conditions:
+        kind = condition.kind
+        pieces += (_KIND_KEY.pack(kind, len(condition.key)), condition.key)
+        if kind in (VERSION, MODIFIED, HELD_BY):
+            pieces.append(_U64.pack(condition.number))
+        elif kind == VALUE:
+            pieces += (_U32.pack(len(condition.value)), condition.value)
+        elif kind == UNCHANGED:
+            pieces += (_U16.pack(len(condition.value)), condition.value, _U64.pack(condition.number))
+    for write in writes:
+        kind = write.kind
+        pieces += (_KIND_KEY.pack(kind, len(write.key)), write.key)
+        if kind == PUT:
+            pieces += (
+                _U32.pack(len(write.value)),
+                write.value,
+                _PUT_TAIL.pack(write.lease, write.flags, write.options),
+            )
+        elif kind == DELETE_RANGE:
+            pieces += (_U16.pack(len(write.value)), write.value)
+        elif kind in (ACQUIRE, RELEASE):
+            pieces += (_U32.pack(len(write.value)), write.value, _LOCK_TAIL.pack(write.lease, write.flags))
+    for key in reads:
+        pieces += (_U16.pack(len(key)), key)
+    return b"".join(pieces)
+
+
+def open_session_body(ttl_ms: int) -> bytes:
+    return _U64.pack(ttl_ms)
+
+
+def numbers_body(numbers: Sequence[int]) -> bytes:
+    """Of CLOSE_SESSIONS and REVOKE_LEASES (their ids) and COMPACT (one revision)."""
+    return b"".join(_U64.pack(number) for number in numbers)
+
+
+def numbers_of(body: bytes) -> list[int]:
+    return [number for (number,) in _U64.iter_unpack(body)]
+
+
+def grant_lease_body(
+    lease: int, ttl_ms: int, behaviour: int = DELETE_KEYS, lock_delay_ms: int = 0, meta: bytes = b""
+) -> bytes:
+    """``lease`` 0 lets the store choose the number; ``meta`` is kept and given back as it is."""
+    return _GRANT.pack(lease, ttl_ms, behaviour, lock_delay_ms) + meta
+
+
+def grant_of(body: bytes) -> tuple[int, int, int, int, bytes]:
+    lease, ttl_ms, behaviour, lock_delay_ms = _GRANT.unpack_from(body)
+    return lease, ttl_ms, behaviour, lock_delay_ms, body[_GRANT.size :]
+
+
+def keys_body(keys: Sequence[bytes]) -> bytes:
+    """Of END_DELAYS."""
+    return b"".join(_U16.pack(len(key)) + key for key in keys)
+
+
+def keys_of(body: bytes) -> list[bytes]:
+    at, found = 0, []
+    while at < len(body):
+        (size,) = _U16.unpack_from(body, at)
+        at += 2
+        found.append(body[at : at + size])
+        at += size
+    return found
+
+
+# ---- what the state reads
+
+
+def conditions_of(body: bytes, count: int, at: int) -> tuple[list[Condition], int]:
+    found = []
+    for _ in range(count):
+        kind, size = _KIND_KEY.unpack_from(body, at)
+        at += 3
+        key = body[at : at + size]
+        at += size
+        number, value = 0, b""
+        if kind in (VERSION, MODIFIED, HELD_BY):
+            (number,) = _U64.unpack_from(body, at)
+            at += 8
+        elif kind == VALUE:
+            (size,) = _U32.unpack_from(body, at)
+            at += 4
+            value = body[at : at + size]
+            at += size
+        elif kind == UNCHANGED:
+            (size,) = _U16.unpack_from(body, at)
+            at += 2
+            value = body[at : at + size]
+            at += size
+            (number,) = _U64.unpack_from(body, at)
+            at += 8
+        found.append(Condition(kind, key, number, value))
+    return found, at
+
+
+def writes_of(body: bytes, count: int, at: int) -> tuple[list[Write], int]:
+    found = []
+    for _ in range(count):
+        kind, size = _KIND_KEY.unpack_from(body, at)
+        at += 3
+        key = body[at : at + size]
+        at += size
+        if kind == PUT:
+            (size,) = _U32.unpack_from(body, at)
+            at += 4
+            value = body[at : at + size]
+            at += size
+            lease, flags, options = _PUT_TAIL.unpack_from(body, at)
+            at += 17
+            found.append(Write(kind, key, value, lease=lease, flags=flags, options=options))
+        elif kind == DELETE:
+            found.append(Write(kind, key))
+        elif kind == DELETE_RANGE:
+            (size,) = _U16.unpack_from(body, at)
+            at += 2
+            found.append(Write(kind, key, body[at : at + size]))
+            at += size
+        else:
+            (size,) = _U32.unpack_from(body, at)
+            at += 4
+            value = body[at : at + size]
+            at += size
+            lease, flags = _LOCK_TAIL.unpack_from(body, at)
+            at += 16
+            found.append(Write(kind, key, value, lease=lease, flags=flags))
+    return found, at
+
+
+def reads_of(body: bytes, count: int, at: int) -> list[bytes]:
+    found = []
+    for _ in range(count):
+        (size,) = _U16.unpack_from(body, at)
+        at += 2
+        found.append(body[at : at + size])
+        at += size
+    return found
+
+
+def commit_counts(body: bytes) -> tuple[int, int, int, int]:
+    """Conditions, writes, reads, and where the first of them begins."""
+    conditions, writes, reads = _COUNTS.unpack_from(body)
+    return conditions, writes, reads, _COUNTS.size
+
+
+# ---- what comes from outside
+
+
+class _Cursor:
+    __slots__ = ("at", "data", "end")
+
+    def __init__(self, data: bytes, at: int, end: int) -> None:
+        self.data = data
+        self.at = at
+        self.end = end
+
+    def take(self, size: int, what: str) -> bytes:
+        at = self.at
+        if size > self.end - at:
+            raise RemoteProtocolError(f"{what} of {size} bytes where {self.end - at} are left")
+        self.at = at + size
+        return self.data[at : at + size]
+
+    def number(self, struct: Struct, what: str) -> int:
+        return int(struct.unpack(self.take(struct.size, what))[0])
+
+    def key(self, size: int, least: int = 1) -> bytes:
+        if not least <= size <= KEY_MAX:
+            raise RemoteProtocolError(f"a key of {size} bytes, expected {least} to {KEY_MAX}")
+        return self.take(size, "a key")
+
+    def value(self) -> bytes:
+        size = self.number(_U32, "a length")
+        if size > VALUE_MAX:
+            raise RemoteProtocolError(f"a value of {size} bytes, at most {VALUE_MAX} can be")
+        return self.take(size, "a value")
+
+
+def check(data: bytes) -> tuple[int, list[bytes]]:
+    """Check one whole command from outside: its kind, and the keys it names (both ends of ranges; [] if it names none).
+
+    Raises RemoteProtocolError for anything that ``apply`` could not read, or that is beyond the limits.
+    """
+    if not HEAD.size <= len(data) <= COMMAND_MAX:
+        raise RemoteProtocolError(f"a command of {len(data)} bytes, expected {HEAD.size} to {COMMAND_MAX}")
+    length, kind, _, _, _ = HEAD.unpack_from(data)
+    if length != len(data) - HEAD.size:
+        raise RemoteProtocolError(f"a command of {len(data) - HEAD.size} bytes that says it has {length}")
+    cursor = _Cursor(data, HEAD.size, len(data))
+    keys: list[bytes] = []
+    if kind == COMMIT:
+        _check_commit(cursor, keys)
+    elif kind in (OPEN_SESSION, COMPACT):
+        cursor.number(_U64, "a number")
+    elif kind in (CLOSE_SESSIONS, REVOKE_LEASES):
+        if length % 8 or not 1 <= length // 8 <= PARTS_MAX:
+            raise RemoteProtocolError(f"ids in {length} bytes, expected 1 to {PARTS_MAX} of 8 bytes each")
+        cursor.at = cursor.end
+    elif kind == GRANT_LEASE:
+        head = cursor.take(_GRANT.size, "a lease")
+        if _GRANT.unpack(head)[2] > DELETE_LOCKED or cursor.end - cursor.at > META_MAX:
+            raise RemoteProtocolError("a lease of unknown behaviour, or with too much to keep")
+        cursor.at = cursor.end
+    elif kind == END_DELAYS:
+        while cursor.at < cursor.end:
+            keys.append(cursor.key(cursor.number(_U16, "a length")))
+    else:
+        raise RemoteProtocolError(f"a command of unknown kind {kind}")
+    if cursor.at != cursor.end:
+        raise RemoteProtocolError(f"a command with {cursor.end - cursor.at} bytes too many")
+    return kind, keys
+
+
+def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
+    conditions, writes, reads = _COUNTS.unpack(cursor.take(_COUNTS.size, "a commit"))
+    if max(conditions, writes, reads) > PARTS_MAX:
+        raise RemoteProtocolError(
+            f"a commit of {conditions} conditions, {writes} writes and {reads} reads, at most {PARTS_MAX} of each"
+        )
+    for _ in range(conditions):
+        kind, size = _KIND_KEY.unpack(cursor.take(3, "a condition"))
+        keys.append(cursor.key(size, 0 if kind == UNCHANGED else 1))
+        if kind in (VERSION, MODIFIED, HELD_BY):
+            cursor.take(8, "a number")
+        elif kind == VALUE:
+            cursor.value()
+        elif kind == UNCHANGED:
+            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
+            cursor.take(8, "a number")
+        elif kind not in (EXISTS, ABSENT):
+            raise RemoteProtocolError(f"a condition of unknown kind {kind}")
+    written: set[bytes] = set()
+    ranges: list[tuple[bytes, bytes]] = []
+    for _ in range(writes):
+        kind, size = _KIND_KEY.unpack(cursor.take(3, "a write"))
+        key = cursor.key(size, 0 if kind == DELETE_RANGE else 1)
+        keys.append(key)
+        if kind != DELETE_RANGE:
+            if key in written:
+                raise RemoteProtocolError(f"a commit that writes {key!r} twice")
+            written.add(key)
+        if kind == PUT:
+            cursor.value()
+            cursor.take(_PUT_TAIL.size, "a put")
+        elif kind == DELETE_RANGE:
+            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
+            ranges.append((key, keys[-1]))
+        elif kind in (ACQUIRE, RELEASE):
+            cursor.value()
+            cursor.take(_LOCK_TAIL.size, "a lock")
+        elif kind != DELETE:
+            raise RemoteProtocolError(f"a write of unknown kind {kind}")
+    if len(ranges) > RANGES_MAX:
+        raise RemoteProtocolError(f"a commit that deletes {len(ranges)} ranges, at most {RANGES_MAX} can be")
+    ranges.sort()
+    for (start, end), (later, _) in pairwise(ranges):
+        if not end or later < end:
+            raise RemoteProtocolError(
+                f"a commit that deletes the range from {later!r} and one from {start!r}, which overlap"
+            )
+    for start, end in ranges:
+        for key in written:
+            if start <= key and (not end or key < end):
+                raise RemoteProtocolError(f"a commit that writes {key!r} and deletes a range that it is in")
+    for _ in range(reads):
+        keys.append(cursor.key(cursor.number(_U16, "a length")))
+
+
+# ---- results
+
+
+class Conflicting:
+    """What kept a commit from being done: ``part`` counts conditions, then writes; ``version`` and ``modified`` as they are, 0 if the key
+    does not exist."""
+
+    __slots__ = ("key", "modified", "part", "version")
+
+    def __init__(self, part: int, key: bytes, version: int, modified: int) -> None:
+        self.part = part
+        self.key = key
+        self.version = version
+        self.modified = modified
+
+    def __repr__(self) -> str:
+        return f"Conflicting({self.part}, {self.key!r}, version={self.version}, modified={self.modified})"
+
+
+class Result:
+    """``status`` OK: ``numbers`` are, of a COMMIT, the new version of each put and the number of keys of each deletion, else the id that was asked
+    for; ``entries`` what was to be read (None: no such key). CONFLICT: ``conflicts``."""
+
+    __slots__ = ("conflicts", "entries", "numbers", "revision", "status")
+
+    def __init__(
+        self,
+        status: int,
+        revision: int,
+        numbers: Sequence[int] = (),
+        entries: Sequence[Entry | None] = (),
+        conflicts: Sequence[Conflicting] = (),
+    ) -> None:
+        self.status = status
+        self.revision = revision
+        self.numbers = list(numbers)
+        self.entries = list(entries)
+        self.conflicts = list(conflicts)
+
+
+def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Entry | None] = ()) -> bytes:
+    if len(numbers) == 1 and not entries:
+        return _ONE_DONE.pack(OK, revision, 1, numbers[0], 0)
+    pieces = [
+        _DONE.pack(OK, revision, len(numbers)),
+        *[_U64.pack(number) for number in numbers],
+        _U16.pack(len(entries)),
+    ]
+    for entry in entries:
+        pieces.append(b"\0" if entry is None else b"\1" + pack_entry(entry))
+    return b"".join(pieces)
+
+
+def pack_conflicts(revision: int, conflicts: Sequence[Conflicting]) -> bytes:
+    pieces = [_DONE.pack(CONFLICT, revision, len(conflicts))]
+    for found in conflicts:
+        pieces += (_CONFLICT.pack(found.part, len(found.key), found.version, found.modified), found.key)
+    return b"".join(pieces)
+
+
+def pack_error(status: int, revision: int) -> bytes:
+    return _DONE.pack(status, revision, 0)
+
+
+def unpack_result(data: bytes) -> Result:
+    """Raises RemoteProtocolError."""
+    cursor = _Cursor(data, 0, len(data))
+    status, revision, count = _DONE.unpack(cursor.take(_DONE.size, "a result"))
+    result = Result(status, revision)
+    if status == OK:
+        for _ in range(count):
+            result.numbers.append(cursor.number(_U64, "a number"))
+        for _ in range(cursor.number(_U16, "a count")):
+            entry = None
+            if cursor.take(1, "an entry") != b"\0":
+                entry, cursor.at = unpack_entry(data, cursor.at)
+            result.entries.append(entry)
+    elif status == CONFLICT:
+        for _ in range(count):
+            part, size, version, modified = _CONFLICT.unpack(cursor.take(_CONFLICT.size, "a conflict"))
+            result.conflicts.append(Conflicting(part, cursor.take(size, "a key"), version, modified))
+    return result

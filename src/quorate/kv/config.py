@@ -1,0 +1,237 @@
+"""The ``[node]`` and ``[kv]`` tables of a deployment's file (TOML), for ``quorate serve``.
+
+    [node]
+    id = 1                          # this member's number
+    data_dir = "data/1"             # relative to the file
+
+    [kv]
+    cluster = "orders"              # members of another one are refused
+    shards = ["", "m"]              # the first key of each range; one group of members carries each
+
+    [[kv.members]]                  # all that the cluster begins with, this one among them
+    id = 1
+    peer = "10.0.0.1:7001"          # where the other members reach it
+    client = "10.0.0.1:7002"        # where clients of the store do
+    http = "10.0.0.1:8500"          # Consul's API, and the cluster's administration
+
+A member that is to be added to a running cluster has ``join = true`` in ``[kv]``.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from quorate.consensus.paxos.members import Member, Members
+from quorate.errors import ConfigError
+
+ADDRESSES = ("peer", "client", "http")
+SHARDS_MAX = 64
+_MS = 1_000_000
+
+
+class KvConfig:
+    """Times are milliseconds, ``clock_error`` millionths."""
+
+    __slots__ = (
+        "accept_quorum",
+        "clock_error_ppm",
+        "cluster",
+        "data_dir",
+        "election_timeout_ms",
+        "file",
+        "heartbeat_ms",
+        "history",
+        "join",
+        "lease_ms",
+        "members",
+        "shards",
+        "sid",
+        "snapshot_mib",
+    )
+
+    def __init__(
+        self,
+        file: str,
+        sid: int,
+        data_dir: str,
+        members: Members,
+        *,
+        cluster: str = "quorate",
+        shards: tuple[bytes, ...] = (b"",),
+        join: bool = False,
+        accept_quorum: int = 0,
+        heartbeat_ms: int = 50,
+        election_timeout_ms: int = 500,
+        lease_ms: int = 0,
+        clock_error_ppm: int = 1000,
+        snapshot_mib: int = 64,
+        history: int = 10_000,
+    ) -> None:
+        """``history``: so many revisions are kept for reads of the past and watches."""
+        self.file = file
+        self.sid = sid
+        self.data_dir = data_dir
+        self.members = members
+        self.cluster = cluster
+        self.shards = shards
+        self.join = join
+        self.accept_quorum = accept_quorum
+        self.heartbeat_ms = heartbeat_ms
+        self.election_timeout_ms = election_timeout_ms
+        self.lease_ms = lease_ms
+        self.clock_error_ppm = clock_error_ppm
+        self.snapshot_mib = snapshot_mib
+        self.history = history
+
+    @property
+    def myself(self) -> Member:
+        return next(member for member in self.members if member.sid == self.sid)
+
+    def address(self, name: str) -> tuple[str, int]:
+        """Where this member listens for what ``name`` says."""
+        return split(self.myself.addresses[name])
+
+
+def split(address: str) -> tuple[str, int]:
+    """The host and the port of what ``load`` has checked."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def load(file: str) -> KvConfig:
+    """Raises ConfigError, which names the file and the key."""
+    try:
+        with open(file, "rb") as source:
+            document = tomllib.load(source)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {(error.strerror or str(error)).lower()}", file) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is no TOML: {error}", file) from None
+    top = _Table(document, "", file)
+    node, kv = top.table("node"), top.table("kv")
+    top.nothing_else()
+    sid = node.number("id", 1, 0xFFFF)
+    data_dir = os.path.join(os.path.dirname(os.path.abspath(file)), node.text("data_dir"))
+    node.nothing_else()
+    members = tuple(sorted((_member(table) for table in kv.tables("members")), key=lambda member: member.sid))
+    sids = [member.sid for member in members]
+    if len(set(sids)) != len(sids):
+        raise ConfigError(f"kv.members: two members have one id, of {sids}", file)
+    if sid not in sids:
+        raise ConfigError(f"node.id: {sid} is none of kv.members, which are {sids}", file)
+    shards = _shards(kv)
+    accept_quorum = kv.number("accept_quorum", 0, len(sids), 0)
+    heartbeat = kv.number("heartbeat_ms", 1, 60_000, 50)
+    election = kv.number("election_timeout_ms", 10, 600_000, 500)
+    if election < 3 * heartbeat:
+        raise ConfigError(
+            f"kv.election_timeout_ms: {election} is too short for a heartbeat every {heartbeat} ms, expected at least 3 times that",
+            file,
+        )
+    config = KvConfig(
+        file,
+        sid,
+        data_dir,
+        members,
+        cluster=kv.text("cluster", "quorate"),
+        shards=shards,
+        join=kv.truth("join", False),
+        accept_quorum=accept_quorum,
+        heartbeat_ms=heartbeat,
+        election_timeout_ms=election,
+        lease_ms=kv.number("lease_ms", 0, election, 0),
+        clock_error_ppm=kv.number("clock_error_ppm", 0, 500_000, 1000),
+        snapshot_mib=kv.number("snapshot_mib", 1, 1 << 16, 64),
+        history=kv.number("history", 0, 1 << 40, 10_000),
+    )
+    kv.nothing_else()
+    return config
+
+
+def _member(table: "_Table") -> Member:
+    sid = table.number("id", 1, 0xFFFF)
+    addresses = {name: table.address(name) for name in ADDRESSES}
+    table.nothing_else()
+    return Member(sid, addresses)
+
+
+def _shards(kv: "_Table") -> tuple[bytes, ...]:
+    shards = tuple(text.encode() for text in kv.texts("shards", [""]))
+    if not 1 <= len(shards) <= SHARDS_MAX or shards[0] != b"" or list(shards) != sorted(set(shards)):
+        raise ConfigError(
+            f"kv.shards: expected 1 to {SHARDS_MAX} keys in ascending order, the first of them empty, found {[s.decode() for s in shards]}",
+            kv.file,
+        )
+    return shards
+
+
+class _Table:
+    """A table of the document; remembers which keys were asked for."""
+
+    def __init__(self, values: Mapping[str, Any], name: str, file: str) -> None:
+        self.file = file
+        self._values = values
+        self._name = name
+        self._asked: set[str] = set()
+
+    def _key(self, key: str) -> str:
+        return f"{self._name}.{key}" if self._name else key
+
+    def _get(self, key: str, default: Any, wanted: str, fits: Callable[[Any], bool]) -> Any:
+        self._asked.add(key)
+        value = self._values.get(key, default)
+        if value is None:
+            raise ConfigError(f"{self._key(key)} is missing, expected {wanted}", self.file)
+        if not fits(value):
+            raise ConfigError(f"{self._key(key)}: expected {wanted}, found {value!r}", self.file)
+        return value
+
+    def table(self, key: str) -> "_Table":
+        return _Table(self._get(key, None, "a table", lambda value: isinstance(value, dict)), self._key(key), self.file)
+
+    def tables(self, key: str) -> list["_Table"]:
+        found = self._get(
+            key,
+            None,
+            "tables",
+            lambda value: isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value),
+        )
+        return [_Table(item, f"{self._key(key)}[{index}]", self.file) for index, item in enumerate(found)]
+
+    def number(self, key: str, least: int, most: int, default: int | None = None) -> int:
+        wanted = f"a number from {least} to {most}"
+        return int(self._get(key, default, wanted, lambda value: type(value) is int and least <= value <= most))
+
+    def truth(self, key: str, default: bool) -> bool:
+        return bool(self._get(key, default, "true or false", lambda value: isinstance(value, bool)))
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._get(key, default, "a text", lambda value: isinstance(value, str) and value != ""))
+
+    def texts(self, key: str, default: list[str]) -> list[str]:
+        return list(
+            self._get(
+                key,
+                default,
+                "a list of texts",
+                lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+            )
+        )
+
+    def address(self, key: str) -> str:
+        return str(self._get(key, None, '"host:port"', _is_address))
+
+    def nothing_else(self) -> None:
+        unknown = sorted(set(self._values) - self._asked)
+        if unknown:
+            raise ConfigError(
+                f"{self._key(unknown[0])} is not known; the keys here are: {', '.join(sorted(self._asked))}", self.file
+            )
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    host, _, port = value.rpartition(":")
+    return host != "" and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535

@@ -1,0 +1,360 @@
+"""The state of one shard: the store, leases and sessions. Equal commands in equal order make equal states; it knows no clock.
+
+``apply`` takes a batch and returns a result for each command in it, as bytes. What depends on time (a lease's or a session's end, the delay before
+a lock that was lost can be taken) is a command too, proposed by the leader when its clock says so (``expiry``).
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from quorate.kv import commands
+from quorate.kv.commands import (
+    ABSENT,
+    ACQUIRE,
+    ANSWERED,
+    CLOSE_SESSIONS,
+    COMMIT,
+    COMPACT,
+    DELETE,
+    DELETE_RANGE,
+    END_DELAYS,
+    EXISTS,
+    GRANT_LEASE,
+    HEAD,
+    HELD_BY,
+    KEEP_FLAGS,
+    KEEP_LEASE,
+    LEASE_EXISTS,
+    MODIFIED,
+    NO_LEASE,
+    NO_SESSION,
+    NO_SUCH_REVISION,
+    OPEN_SESSION,
+    PUT,
+    RELEASE,
+    REVOKE_LEASES,
+    TOO_MANY,
+    UNCHANGED,
+    VALUE,
+    VERSION,
+    Condition,
+    Conflicting,
+    Entry,
+    Write,
+    pack_conflicts,
+    pack_done,
+    pack_error,
+)
+from quorate.kv.mvcc import Store
+
+REPLIES_MAX = 4096
+"""Replies kept for one session: more commands than so many are not under way."""
+
+
+class Session:
+    """A client's, for exactly one effect of each command. ``replies`` by seq, for all that may be asked for again."""
+
+    __slots__ = ("acked", "id", "replies", "ttl_ms")
+
+    def __init__(self, id_: int, ttl_ms: int) -> None:
+        self.id = id_
+        self.ttl_ms = ttl_ms
+        self.acked = 0
+        self.replies: dict[int, bytes] = {}
+
+
+class Lease:
+    """``keys`` were put with it, ``locks`` are held by it. ``meta`` is its owner's."""
+
+    __slots__ = ("behaviour", "created", "id", "keys", "lock_delay_ms", "locks", "meta", "ttl_ms")
+
+    def __init__(self, id_: int, ttl_ms: int, behaviour: int, lock_delay_ms: int, meta: bytes, created: int) -> None:
+        self.id = id_
+        self.ttl_ms = ttl_ms
+        self.behaviour = behaviour
+        self.lock_delay_ms = lock_delay_ms
+        self.meta = meta
+        self.created = created
+        """The revision at which it was granted."""
+        self.keys: dict[bytes, None] = {}
+        self.locks: dict[bytes, None] = {}
+
+
+class Machine:
+    def __init__(self) -> None:
+        self.store = Store()
+        self.sessions: dict[int, Session] = {}
+        self.leases: dict[int, Lease] = {}
+        self.delays: dict[bytes, int] = {}
+        """Keys whose lock was lost with its lease, and for how many milliseconds nobody can take it."""
+        self.next_id = 1
+        """Of sessions and leases alike."""
+        self.lease_revision = 0
+        """Of the last change of leases; watched by those who list them."""
+
+    # ---- batches
+
+    def apply(self, payload: bytes) -> list[bytes]:
+        results: list[bytes] = []
+        at, end = 0, len(payload)
+        unpack, size = HEAD.unpack_from, HEAD.size
+        while at < end:
+            length, kind, session, seq, acked = unpack(payload, at)
+            at += size
+            body = payload[at : at + length]
+            at += length
+            results.append(self._carry_out(kind, body) if not session else self._once(kind, body, session, seq, acked))
+        return results
+
+    def _once(self, kind: int, body: bytes, id_: int, seq: int, acked: int) -> bytes:
+        session = self.sessions.get(id_)
+        if session is None:
+            return pack_error(NO_SESSION, self.store.revision)
+        replies = session.replies
+        if acked > session.acked:
+            session.acked = acked
+            for answered in [known for known in replies if known < acked]:
+                del replies[answered]
+        if seq < session.acked:
+            return pack_error(ANSWERED, self.store.revision)
+        reply = replies.get(seq)
+        if reply is None:
+            if len(replies) >= REPLIES_MAX:
+                return pack_error(TOO_MANY, self.store.revision)
+            reply = replies[seq] = self._carry_out(kind, body)
+        return reply
+
+    def _carry_out(self, kind: int, body: bytes) -> bytes:
+        store = self.store
+        if kind == COMMIT:
+            return self._commit(body)
+        if kind == OPEN_SESSION:
+            (ttl_ms,) = commands.numbers_of(body)
+            id_ = self._new_id()
+            self.sessions[id_] = Session(id_, ttl_ms)
+            return pack_done(store.revision, [id_])
+        if kind == CLOSE_SESSIONS:
+            closed = [id_ for id_ in commands.numbers_of(body) if self.sessions.pop(id_, None) is not None]
+            return pack_done(store.revision, [len(closed)])
+        if kind == GRANT_LEASE:
+            return self._grant(body)
+        if kind == REVOKE_LEASES:
+            return self._revoke(commands.numbers_of(body))
+        if kind == END_DELAYS:
+            for key in commands.keys_of(body):
+                self.delays.pop(key, None)
+            return pack_done(store.revision, [0])
+        assert kind == COMPACT, f"a command of kind {kind}, which nobody checked"
+        (revision,) = commands.numbers_of(body)
+        if revision > store.revision:
+            return pack_error(NO_SUCH_REVISION, store.revision)
+        store.compact(revision)
+        return pack_done(store.revision, [store.compacted])
+
+    def _new_id(self) -> int:
+        id_ = self.next_id
+        self.next_id += 1
+        return id_
+
+    # ---- commits
+
+    def _commit(self, body: bytes) -> bytes:
+        store = self.store
+        condition_count, write_count, read_count, at = commands.commit_counts(body)
+        conflicts: list[Conflicting] = []
+        if condition_count:
+            conditions, at = commands.conditions_of(body, condition_count, at)
+            for part, condition in enumerate(conditions):
+                found = self._conflict(part, condition)
+                if found is not None:
+                    conflicts.append(found)
+        writes, at = commands.writes_of(body, write_count, at)
+        for part, write in enumerate(writes, condition_count):
+            if write.kind == PUT:
+                if write.lease and write.lease not in self.leases:
+                    return pack_error(NO_LEASE, store.revision)
+            elif write.kind in (ACQUIRE, RELEASE):
+                if write.lease not in self.leases:
+                    return pack_error(NO_LEASE, store.revision)
+                entry = store.current.get(write.key)
+                holder = entry.holder if entry is not None else 0
+                fits = holder == write.lease if write.kind == RELEASE else self._free(write, holder)
+                if not fits:
+                    conflicts.append(_conflicting(part, write.key, entry))
+        if conflicts:
+            return pack_conflicts(store.revision, conflicts)
+        numbers = self._write(writes)
+        reads = commands.reads_of(body, read_count, at) if read_count else ()
+        return pack_done(store.revision, numbers, [store.current.get(key) for key in reads])
+
+    def _free(self, write: Write, holder: int) -> bool:
+        return holder == write.lease or (holder == 0 and write.key not in self.delays)
+
+    def _conflict(self, part: int, condition: Condition) -> Conflicting | None:
+        kind = condition.kind
+        if kind == UNCHANGED:
+            changed = self.store.changed_after(condition.key, condition.value, condition.number)
+            # what was compacted meanwhile cannot be told apart from what changed
+            if changed is None and condition.number >= self.store.compacted:
+                return None
+            return (
+                Conflicting(part, condition.key, 0, 0) if changed is None else _conflicting(part, changed.key, changed)
+            )
+        entry = self.store.current.get(condition.key)
+        if kind == VERSION:
+            holds = (entry.version if entry is not None else 0) == condition.number
+        elif kind == MODIFIED:
+            holds = (entry.modified if entry is not None else 0) == condition.number
+        elif kind == EXISTS:
+            holds = entry is not None
+        elif kind == ABSENT:
+            holds = entry is None
+        elif kind == VALUE:
+            holds = entry is not None and entry.value == condition.value
+        else:
+            assert kind == HELD_BY
+            holds = (entry.holder if entry is not None else 0) == condition.number
+        return None if holds else _conflicting(part, condition.key, entry)
+
+    def _write(self, writes: list[Write]) -> list[int]:
+        """Carry all of them out, at one new revision if anything changes; the results in the writes' order."""
+        store = self.store
+        revision = store.revision + 1
+        if len(writes) == 1 and writes[0].kind == PUT:
+            entry = self._put(writes[0], revision)
+            store.revision = revision
+            self._set(entry)
+            return [entry.version]
+        numbers: list[int] = []
+        changed: list[Entry] = []
+        for write in writes:
+            if write.kind in (DELETE, DELETE_RANGE):
+                if write.kind == DELETE:
+                    keys = [write.key] if write.key in store.current else []
+                else:
+                    keys = [key for key in store.keys(write.key, write.value) if key in store.current]
+                changed += [Entry(key, b"", 0, 0, revision) for key in keys]
+                numbers.append(len(keys))
+            else:
+                entry = self._put(write, revision)
+                changed.append(entry)
+                numbers.append(entry.version)
+        if changed:
+            store.revision = revision
+            # in the order of the keys, as everything within one revision
+            for entry in sorted(changed, key=lambda entry: entry.key):
+                self._set(entry)
+        return numbers
+
+    def _put(self, write: Write, revision: int) -> Entry:
+        """The key's next entry. A put keeps its lock, and nothing else but what its options say."""
+        before = self.store.current.get(write.key)
+        kind, lease, flags = write.kind, write.lease, write.flags
+        if before is None:
+            version, created, lock_index, holder = 0, revision, 0, 0
+        else:
+            version, created, lock_index, holder = before.version, before.created, before.lock_index, before.holder
+            if write.options & KEEP_LEASE:
+                lease = before.lease
+            if write.options & KEEP_FLAGS:
+                flags = before.flags
+        if kind != PUT:
+            lease = before.lease if before is not None else 0
+            if kind == RELEASE:
+                holder = 0
+            elif holder == 0:
+                holder, lock_index = write.lease, lock_index + 1
+        return Entry(write.key, write.value, version + 1, created, revision, lease, flags, lock_index, holder)
+
+    def _set(self, entry: Entry) -> None:
+        """Replace a key's entry, and keep leases informed of their keys and locks."""
+        key = entry.key
+        before = self.store.current.get(key)
+        if before is not None and (before.lease or before.holder):
+            if before.lease and before.lease != entry.lease:
+                self.leases[before.lease].keys.pop(key, None)
+            if before.holder and before.holder != entry.holder:
+                self.leases[before.holder].locks.pop(key, None)
+        self.store.set(entry)
+        if entry.lease:
+            self.leases[entry.lease].keys[key] = None
+        if entry.holder:
+            self.leases[entry.holder].locks[key] = None
+
+    # ---- leases
+
+    def _grant(self, body: bytes) -> bytes:
+        id_, ttl_ms, behaviour, lock_delay_ms, meta = commands.grant_of(body)
+        if id_ in self.leases:
+            return pack_error(LEASE_EXISTS, self.store.revision)
+        if not id_:
+            id_ = self._new_id()
+        self.next_id = max(self.next_id, id_ + 1)
+        self.store.revision += 1
+        self.lease_revision = self.store.revision
+        self.leases[id_] = Lease(id_, ttl_ms, behaviour, lock_delay_ms, meta, self.store.revision)
+        return pack_done(self.store.revision, [id_])
+
+    def _revoke(self, ids: Iterable[int]) -> bytes:
+        """Those that are there; what happens to their keys happens at one revision."""
+        store = self.store
+        revision = store.revision + 1
+        changed: dict[bytes, Entry] = {}
+        gone = 0
+        for id_ in ids:
+            lease = self.leases.get(id_)
+            if lease is None:
+                continue
+            gone += 1
+            for key in lease.locks:
+                before = changed.get(key) or store.current[key]
+                if not before.version:
+                    continue
+                if lease.behaviour == commands.DELETE_LOCKED:
+                    changed[key] = Entry(key, b"", 0, 0, revision)
+                else:
+                    changed[key] = Entry(
+                        key,
+                        before.value,
+                        before.version + 1,
+                        before.created,
+                        revision,
+                        before.lease,
+                        before.flags,
+                        before.lock_index,
+                    )
+                if lease.lock_delay_ms:
+                    self.delays[key] = lease.lock_delay_ms
+            for key in lease.keys:
+                changed[key] = Entry(key, b"", 0, 0, revision)
+        if gone:
+            store.revision = self.lease_revision = revision
+            for key in sorted(changed):
+                self._set(changed[key])
+            for id_ in ids:
+                self.leases.pop(id_, None)
+        return pack_done(store.revision, [gone])
+
+    # ---- for tests and the judge
+
+    def digest(self) -> bytes:
+        """Equal for equal states, however they came about."""
+        hashed = blake2b(digest_size=16)
+        store = self.store
+        hashed.update(repr((store.revision, store.compacted, self.next_id, self.lease_revision)).encode())
+        for key in sorted(store.keys(b"", b"")):
+            hashed.update(repr([entry.fields() for entry in store.readable(key)]).encode())
+        for id_, session in sorted(self.sessions.items()):
+            hashed.update(repr((id_, session.ttl_ms, session.acked, sorted(session.replies.items()))).encode())
+        for id_, lease in sorted(self.leases.items()):
+            state = (id_, lease.ttl_ms, lease.behaviour, lease.lock_delay_ms, lease.meta, lease.created)
+            hashed.update(repr((state, sorted(lease.keys), sorted(lease.locks))).encode())
+        hashed.update(repr(sorted(self.delays.items())).encode())
+        return hashed.digest()
+
+
+def _conflicting(part: int, key: bytes, entry: Entry | None) -> Conflicting:
+    if entry is None:
+        return Conflicting(part, key, 0, 0)
+    # a deletion was changed at its revision, and has no version
+    return Conflicting(part, key, entry.version, entry.modified if entry.version else 0)
