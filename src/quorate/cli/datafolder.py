@@ -1,10 +1,13 @@
 """The data folder of ``quorate up``: whose it is, which ports its members have, and their files.
 
-Layout, version 1::
+Layout, version 2::
 
     quorate.json            marks the folder as ours; layout version, ports of every member
     .quorate.lock           locked while an `up` or a member of it runs; holds the process id of the `up`
-    zookeeper/<n>/          a member's dataDir: zoo.cfg, myid, version-2/, and its log in the file `log`
+    zookeeper/<n>/          a ZooKeeper member's dataDir: zoo.cfg, myid, version-2/, and its log in the file `log`
+    kv/<n>/                 a member of the key-value store: node.toml, data/, and its log in the file `log`
+
+Version 1 had no kv/ and knew fewer ports; it is taken over.
 
 A folder that holds anything else and no marker is never touched.
 """
@@ -22,16 +25,17 @@ from quorate import __version__
 from quorate.errors import UsageError
 from quorate.zookeeper.properties import escape
 
-LAYOUT = 1
+LAYOUT = 2
 MARKER = "quorate.json"
 LOCK = ".quorate.lock"
 HOST = "127.0.0.1"
 MAX_NODES = 5
-PORTS_SPANNED = 30 + MAX_NODES
+PORTS_SPANNED = 60 + MAX_NODES
 """Ports from --port-base on that one platform may take."""
 
 _NOT_OURS_TO_JUDGE = frozenset((LOCK, MARKER + ".new", "lost+found"))
-_OFFSETS = {"client": 0, "quorum": 10, "election": 20, "admin": 30}
+_OFFSETS = {"client": 0, "quorum": 10, "election": 20, "admin": 30, "kv": 40, "peer": 50, "registry": 60}
+_OFFSETS_OF_1 = ("client", "quorum", "election", "admin")
 _FREE_RANGE = range(10_000, 32_000)
 """Below the ports that Linux hands to outgoing connections (net.ipv4.ip_local_port_range starts at 32768)."""
 _LOCK_WAIT_SECONDS = 12.0
@@ -39,12 +43,16 @@ _TRIES = 200
 
 
 class MemberPorts(NamedTuple):
-    """The four ports of one member, all on loopback."""
+    """The ports of one member of each service, all on loopback: four of ZooKeeper's, and of the key-value store those for its clients,
+    for its other members, and for HTTP."""
 
     client: int
     quorum: int
     election: int
     admin: int
+    kv: int
+    peer: int
+    registry: int
 
 
 class DataFolder:
@@ -70,6 +78,10 @@ class DataFolder:
     def member(self, number: int) -> str:
         """The folder of a ZooKeeper member."""
         return os.path.join(self.path, "zookeeper", str(number))
+
+    def kv_member(self, number: int) -> str:
+        """The folder of a member of the key-value store."""
+        return os.path.join(self.path, "kv", str(number))
 
     def choose_ports(self, nodes: int | None, base: int | None) -> list[str]:
         """Settle ``self.ports`` for ``nodes`` members: from ``base``, else as recorded, else free ones.
@@ -99,15 +111,17 @@ class DataFolder:
         return self._replace_taken(recorded)
 
     def write(self) -> None:
-        """Write the marker and every member's zoo.cfg and myid."""
+        """Write the marker and every member's configuration."""
         try:
             members = [ports._asdict() for ports in self.ports]
-            marker = {"layout": LAYOUT, "written_by": f"quorate {__version__}", "zookeeper": members}
+            marker = {"layout": LAYOUT, "written_by": f"quorate {__version__}", "members": members}
             _replace(self._marker, json.dumps(marker, indent=2) + "\n")
             for number in range(1, len(self.ports) + 1):
                 os.makedirs(self.member(number), exist_ok=True)
                 _replace(os.path.join(self.member(number), "myid"), f"{number}\n")
                 _replace(os.path.join(self.member(number), "zoo.cfg"), self._configuration(number))
+                os.makedirs(os.path.join(self.kv_member(number), "data"), exist_ok=True)
+                _replace(os.path.join(self.kv_member(number), "node.toml"), self._kv_configuration(number))
         except OSError as error:
             raise UsageError(f"the data folder {self.path} cannot be written: {_reason(error)}") from None
 
@@ -134,6 +148,27 @@ class DataFolder:
             lines += [
                 f"server.{other}={HOST}:{peer.quorum}:{peer.election}:participant"
                 for other, peer in enumerate(self.ports, 1)
+            ]
+        return "\n".join(lines) + "\n"
+
+    def _kv_configuration(self, number: int) -> str:
+        lines = [
+            "# Written by `quorate up` at every start; changes made here are lost.",
+            "[node]",
+            f"id = {number}",
+            'data_dir = "data"',
+            "",
+            "[kv]",
+            'cluster = "up"',
+        ]
+        for other, ports in enumerate(self.ports, 1):
+            lines += [
+                "",
+                "[[kv.members]]",
+                f"id = {other}",
+                f'peer = "{HOST}:{ports.peer}"',
+                f'client = "{HOST}:{ports.kv}"',
+                f'http = "{HOST}:{ports.registry}"',
             ]
         return "\n".join(lines) + "\n"
 
@@ -169,7 +204,9 @@ class DataFolder:
                 marker = json.loads(file.read(1 << 20))
             layout = marker["layout"]
             if layout == LAYOUT:
-                return [MemberPorts(*[_port(member[name]) for name in _OFFSETS]) for member in marker["zookeeper"]]
+                return [MemberPorts(*[_port(member[name]) for name in _OFFSETS]) for member in marker["members"]]
+            if layout == 1:
+                return _completed([[_port(member[name]) for name in _OFFSETS_OF_1] for member in marker["zookeeper"]])
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -194,6 +231,16 @@ class DataFolder:
                     )
             self.ports.append(ports)
         return changes
+
+
+def _completed(known: list[list[int]]) -> list[MemberPorts]:
+    """With free ports for what layout 1 did not have."""
+    kept = {port for ports in known for port in ports}
+    for ports in known:
+        while len(ports) < len(_OFFSETS):
+            ports.append(_free_port(kept))
+            kept.add(ports[-1])
+    return [MemberPorts(*ports) for ports in known]
 
 
 def _from_base(base: int, nodes: int) -> list[MemberPorts]:

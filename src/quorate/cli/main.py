@@ -16,6 +16,9 @@ from quorate.errors import QuorateError, UsageError
 _COMMANDS = {
     "up": "start a whole platform on this machine and keep it running",
     "zookeeper": "run one ZooKeeper member from its zoo.cfg",
+    "serve": "run one node of a deployment from its configuration file",
+    "kv": "read and write the key-value store",
+    "member": "show and change the members of a cluster",
     "status": "show how ZooKeeper members are doing",
     "check": "check what clients saw against what the system promises",
     "simulate": "run a protocol with faults in virtual time, from seeds",

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from quorate.cli.fourletter import Asker, fields
+from quorate.cli.fourletter import Asker
 from quorate.cli.table import table
 from quorate.errors import QuorateError
 
@@ -43,17 +43,31 @@ STARTING, ELECTING, SILENT, DOWN = "starting", "electing", "not answering", "dow
 NOT_SERVING = frozenset((STARTING, ELECTING, SILENT, DOWN))
 
 
+class Probe:
+    """How a member is asked what it does: ``word`` is sent to ``address``, and ``role_of`` tells its role by the answer."""
+
+    __slots__ = ("address", "role_of", "word")
+
+    def __init__(self, address: tuple[str, int], word: str, role_of: Callable[[str], str]) -> None:
+        self.address = address
+        self.word = word
+        self.role_of = role_of
+
+
 class Member:
     """One process of the platform and what is known of it."""
 
     __slots__ = (
-        "address", "admin", "asking", "backoff", "command", "deaths", "log", "name", "next_poll", "process", "restart_at",
-        "role", "started_at",
+        "address", "admin", "asking", "backoff", "command", "deaths", "log", "name", "next_poll", "probe", "process",
+        "restart_at", "role", "started_at",
     )  # fmt: skip
 
-    def __init__(self, name: str, address: tuple[str, int], admin: str, command: list[str], log: str) -> None:
+    def __init__(
+        self, name: str, address: tuple[str, int], probe: "Probe", admin: str, command: list[str], log: str
+    ) -> None:
         self.name = name
         self.address = address
+        self.probe = probe
         self.admin = admin
         self.command = command
         self.log = log
@@ -133,7 +147,9 @@ class Supervisor:
                     self._died(member, process.returncode)
             elif not member.asking and member.next_poll <= now:
                 member.asking = True
-                self._asker.ask(*member.address, "srvr", _ANSWER_SECONDS, partial(self._answered, member, process))
+                self._asker.ask(
+                    *member.probe.address, member.probe.word, _ANSWER_SECONDS, partial(self._answered, member, process)
+                )
         if self._ready is not None and all(member.role not in NOT_SERVING for member in self._members):
             ready, self._ready = self._ready, None
             self._show()
@@ -188,7 +204,7 @@ class Supervisor:
         if member.process is not process:
             return
         if text is not None:
-            self._set_role(member, fields(text).get("Mode", ELECTING))
+            self._set_role(member, member.probe.role_of(text))
         elif member.role != STARTING:
             self._set_role(member, SILENT)
         starting = self._ready is not None or member.role == STARTING

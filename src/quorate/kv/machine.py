@@ -91,6 +91,8 @@ class Machine:
         """Of sessions and leases alike."""
         self.lease_revision = 0
         """Of the last change of leases; watched by those who list them."""
+        self.timed = 0
+        """Grows whenever something began or ended that lasts for a time; no part of the state."""
 
     # ---- batches
 
@@ -128,6 +130,7 @@ class Machine:
         store = self.store
         if kind == COMMIT:
             return self._commit(body)
+        self.timed += 1
         if kind == OPEN_SESSION:
             (ttl_ms,) = commands.numbers_of(body)
             id_ = self._new_id()
