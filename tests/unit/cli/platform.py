@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from quorate.cli.supervisor import Member, Supervisor
+from quorate.cli.fourletter import fields
+from quorate.cli.supervisor import ELECTING, Member, Probe, Supervisor
 from quorate.errors import QuorateError
 
 
@@ -14,7 +15,9 @@ def main() -> int:
     for index, text in enumerate(wanted, 1):
         port, behaviour = text.split("=")
         command = [sys.executable, str(Path(__file__).with_name("member.py")), port, behaviour]
-        members.append(Member(f"member/{index}", ("127.0.0.1", int(port)), "-", command, f"{folder}/{index}.log"))
+        address = ("127.0.0.1", int(port))
+        probe = Probe(address, "srvr", lambda text: fields(text).get("Mode", ELECTING))
+        members.append(Member(f"member/{index}", address, probe, "-", command, f"{folder}/{index}.log"))
     lock = os.open(folder, os.O_RDONLY)
 
     def ready() -> None:

@@ -13,6 +13,7 @@ from tests.support.processes import free_ports
 
 from quorate.cli.datafolder import LOCK, MARKER, PORTS_SPANNED, DataFolder, MemberPorts
 from quorate.errors import UsageError
+from quorate.kv import config as kv_config
 from quorate.zookeeper import zoocfg
 
 
@@ -41,7 +42,7 @@ def refusal(path: Path) -> str:
 def test_members_files_are_what_apache_expects(tmp_path: Path) -> None:
     path = tmp_path / "new" / "dätä 1"
     ports = written(path, 5)
-    assert len({port for member in ports for port in member}) == 20
+    assert len({port for member in ports for port in member}) == 35
     for number in range(1, 6):
         config = zoocfg.load(str(path / "zookeeper" / str(number) / "zoo.cfg"))
         assert config.warnings == []
@@ -94,7 +95,7 @@ def test_a_port_base_wins_over_recorded_ports(tmp_path: Path) -> None:
     written(tmp_path, 3)
     base = free_base()
     assert written(tmp_path, None, base) == [
-        MemberPorts(base + number, base + 10 + number, base + 20 + number, base + 30 + number) for number in range(3)
+        MemberPorts(*[base + offset + number for offset in range(0, 70, 10)]) for number in range(3)
     ]
 
 
@@ -145,9 +146,37 @@ def test_a_damaged_marker_is_refused(tmp_path: Path, text: str) -> None:
     assert "is damaged" in refusal(tmp_path)
 
 
+def test_the_first_layout_is_taken_over(tmp_path: Path) -> None:
+    first = [{"client": 20_001, "quorum": 20_011, "election": 20_021, "admin": 20_031}]
+    (tmp_path / MARKER).write_text(json.dumps({"layout": 1, "zookeeper": first}))
+    folder = opened(tmp_path)
+    (ports,) = folder.ports
+    assert ports[:4] == (20_001, 20_011, 20_021, 20_031)
+    assert len(set(ports)) == 7
+    folder.write()
+    assert json.loads((tmp_path / MARKER).read_text())["members"] == [ports._asdict()]
+    closed(folder)
+
+
+def test_the_configuration_of_the_store_is_one(tmp_path: Path) -> None:
+    ports = written(tmp_path, 3)
+    for number in (1, 2, 3):
+        config = kv_config.load(str(tmp_path / "kv" / str(number) / "node.toml"))
+        assert config.sid == number
+        assert config.data_dir == str(tmp_path / "kv" / str(number) / "data")
+        assert [member.addresses for member in config.members] == [
+            {
+                "peer": f"127.0.0.1:{other.peer}",
+                "client": f"127.0.0.1:{other.kv}",
+                "http": f"127.0.0.1:{other.registry}",
+            }
+            for other in ports
+        ]
+
+
 def test_a_later_layout_is_refused(tmp_path: Path) -> None:
-    (tmp_path / MARKER).write_text(json.dumps({"layout": 2, "zookeeper": "other"}))
-    assert refusal(tmp_path) == f"the data folder {tmp_path} has layout 2, but this quorate knows 1 only"
+    (tmp_path / MARKER).write_text(json.dumps({"layout": 3, "zookeeper": "other"}))
+    assert refusal(tmp_path) == f"the data folder {tmp_path} has layout 3, but this quorate knows 2 only"
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:

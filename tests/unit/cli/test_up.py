@@ -1,11 +1,13 @@
-"""`quorate up` as a script uses it: the two lines, its data after a restart, its refusals, its end."""
+"""`quorate up` as a script uses it: the lines it prints, its data after a restart, its refusals, its end."""
 
+import json
 import os
 import re
 import select
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from quorate.cli.datafolder import MARKER
+from quorate.kv.client.sync import Client
 
 PATIENCE = 60.0
 
@@ -21,7 +24,9 @@ PATIENCE = 60.0
 class Up:
     """A running `quorate up`."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, lines: int = 1) -> None:
+        """``lines``: how many follow ``ready``."""
+        self.lines = lines
         self.process = subprocess.Popen(
             [sys.executable, "-m", "quorate", "up", *words],
             stdin=subprocess.DEVNULL,
@@ -30,8 +35,8 @@ class Up:
             text=True,
         )
 
-    def addresses(self) -> list[str]:
-        """Wait for the two lines, which come in one write."""
+    def services(self) -> dict[str, list[str]]:
+        """Wait for the lines, which come in one write: the addresses of each service."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
             pytest.fail(f"not ready within {PATIENCE:g} s: {self.end()}")
@@ -39,9 +44,15 @@ class Up:
         if not first:
             pytest.fail(f"ended without being ready: {self.ended()}")
         assert first == "ready\n"
-        name, _, addresses = self.process.stdout.readline().strip().partition(" ")
-        assert name == "zookeeper"
-        return addresses.split(",")
+        found: dict[str, list[str]] = {}
+        while len(found) < self.lines:
+            name, _, addresses = self.process.stdout.readline().strip().partition(" ")
+            found[name] = addresses.split(",")
+        return found
+
+    def addresses(self) -> list[str]:
+        """The same, of ZooKeeper alone."""
+        return self.services()["zookeeper"]
 
     def members(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
@@ -60,7 +71,7 @@ def up() -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
     def starter(*words: str) -> Up:
-        started.append(Up(*words))
+        started.append(Up("--services", "zookeeper", *words))
         return started[-1]
 
     yield starter
@@ -77,6 +88,34 @@ def client(addresses: list[str]) -> KazooClient:
 def wait_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     assert alive == []
+
+
+def test_all_services_serve_and_have_their_data_after_a_restart(tmp_path: Path) -> None:
+    folder = str(tmp_path / "data")
+    first = Up("--data-dir", folder, lines=3)
+    try:
+        services = first.services()
+        assert list(services) == ["zookeeper", "kv", "registry"]
+        assert [len(addresses) for addresses in services.values()] == [3, 3, 3]
+        with Client(services["kv"], timeout=PATIENCE) as kv:
+            assert kv.put("kept", b"across restarts") == 1
+        assert len(first.members()) == 6
+        assert first.end(signal.SIGINT)[0] == 0
+        second = Up("--data-dir", folder, "--services", "kv", lines=2)
+        assert second.services() == {"kv": services["kv"], "registry": services["registry"]}
+        with Client(services["kv"][0], timeout=PATIENCE) as kv:
+            item = kv.get("kept")
+            assert item is not None
+            assert (item.value, item.version) == (b"across restarts", 1)
+        for address in services["registry"]:
+            with urllib.request.urlopen(f"http://{address}/quorate/v1/status") as answer:
+                assert len(json.load(answer)["groups"][0]["members"]) == 3
+        assert second.end()[0] == 0
+    finally:
+        for one in (first, locals().get("second")):
+            if isinstance(one, Up) and one.process.poll() is None:
+                one.process.kill()
+                one.process.communicate()
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
@@ -182,7 +221,7 @@ def test_a_taken_port_ends_it_before_anything_starts(up: Callable[..., Up], tmp_
 
 
 def test_nobody_reads_what_it_says(up: Callable[..., Up], tmp_path: Path) -> None:
-    """A script that read the two lines and closed its ends does not end the platform."""
+    """A script that read the lines and closed its ends does not end the platform."""
     running = up("--data-dir", str(tmp_path / "data"), "--nodes", "1")
     addresses = running.addresses()
     assert running.process.stdout is not None
