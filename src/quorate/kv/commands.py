@@ -130,6 +130,8 @@ def unpack_entry(data: bytes, at: int) -> tuple[Entry, int]:
 
 # ---- what clients make
 
+Read = tuple[bytes, bytes | None]
+
 
 class Condition:
     """``kind`` as above; ``number``: the version, revision or lease; ``value``: the value, or the end of UNCHANGED's range."""
@@ -163,8 +165,8 @@ def pack_command(kind: int, body: bytes, session: int = 0, seq: int = 0, acked: 
     return HEAD.pack(len(body), kind, session, seq, acked) + body
 
 
-def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads: Sequence[bytes] = ()) -> bytes:
-    """Of a COMMIT; ``reads`` are keys whose entries are wanted as they are after it."""
+def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads: Sequence[Read] = ()) -> bytes:
+    """Of a COMMIT; ``reads`` are ranges (start, end) whose entries are wanted as they are after it; an end of None means that key alone."""
     pieces = [_COUNTS.pack(len(conditions), len(writes), len(reads))]
     for condition in conditions:
         kind = condition.kind
@@ -188,8 +190,11 @@ def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads:
             pieces += (_U16.pack(len(write.value)), write.value)
         elif kind in (ACQUIRE, RELEASE):
             pieces += (_U32.pack(len(write.value)), write.value, _LOCK_TAIL.pack(write.lease, write.flags))
-    for key in reads:
-        pieces += (_U16.pack(len(key)), key)
+    for start, end in reads:
+        if end is None:
+            pieces += (_KIND_KEY.pack(0, len(start)), start)
+        else:
+            pieces += (_KIND_KEY.pack(1, len(start)), start, _U16.pack(len(end)), end)
     return b"".join(pieces)
 
 
@@ -296,13 +301,20 @@ def writes_of(body: bytes, count: int, at: int) -> tuple[list[Write], int]:
     return found, at
 
 
-def reads_of(body: bytes, count: int, at: int) -> list[bytes]:
-    found = []
+def reads_of(body: bytes, count: int, at: int) -> list[Read]:
+    found: list[Read] = []
     for _ in range(count):
-        (size,) = _U16.unpack_from(body, at)
-        at += 2
-        found.append(body[at : at + size])
+        ranged, size = _KIND_KEY.unpack_from(body, at)
+        at += 3
+        start = body[at : at + size]
         at += size
+        end = None
+        if ranged:
+            (size,) = _U16.unpack_from(body, at)
+            at += 2
+            end = body[at : at + size]
+            at += size
+        found.append((start, end))
     return found
 
 
@@ -432,7 +444,10 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
             if start <= key and (not end or key < end):
                 raise RemoteProtocolError(f"a commit that writes {key!r} and deletes a range that it is in")
     for _ in range(reads):
-        keys.append(cursor.key(cursor.number(_U16, "a length")))
+        ranged, size = _KIND_KEY.unpack(cursor.take(3, "a read"))
+        keys.append(cursor.key(size, 0 if ranged else 1))
+        if ranged:
+            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
 
 
 # ---- results
@@ -456,7 +471,7 @@ class Conflicting:
 
 class Result:
     """``status`` OK: ``numbers`` are, of a COMMIT, the new version of each put and the number of keys of each deletion, else the id that was asked
-    for; ``entries`` what was to be read (None: no such key). CONFLICT: ``conflicts``."""
+    for; ``entries`` of each read. CONFLICT: ``conflicts``."""
 
     __slots__ = ("conflicts", "entries", "numbers", "revision", "status")
 
@@ -465,7 +480,7 @@ class Result:
         status: int,
         revision: int,
         numbers: Sequence[int] = (),
-        entries: Sequence[Entry | None] = (),
+        entries: Sequence[list[Entry]] = (),
         conflicts: Sequence[Conflicting] = (),
     ) -> None:
         self.status = status
@@ -475,7 +490,7 @@ class Result:
         self.conflicts = list(conflicts)
 
 
-def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Entry | None] = ()) -> bytes:
+def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Sequence[Entry]] = ()) -> bytes:
     if len(numbers) == 1 and not entries:
         return _ONE_DONE.pack(OK, revision, 1, numbers[0], 0)
     pieces = [
@@ -483,8 +498,8 @@ def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Entry | N
         *[_U64.pack(number) for number in numbers],
         _U16.pack(len(entries)),
     ]
-    for entry in entries:
-        pieces.append(b"\0" if entry is None else b"\1" + pack_entry(entry))
+    for found in entries:
+        pieces += (_U32.pack(len(found)), *[pack_entry(entry) for entry in found])
     return b"".join(pieces)
 
 
@@ -508,10 +523,11 @@ def unpack_result(data: bytes) -> Result:
         for _ in range(count):
             result.numbers.append(cursor.number(_U64, "a number"))
         for _ in range(cursor.number(_U16, "a count")):
-            entry = None
-            if cursor.take(1, "an entry") != b"\0":
+            found = []
+            for _ in range(cursor.number(_U32, "a count")):
                 entry, cursor.at = unpack_entry(data, cursor.at)
-            result.entries.append(entry)
+                found.append(entry)
+            result.entries.append(found)
     elif status == CONFLICT:
         for _ in range(count):
             part, size, version, modified = _CONFLICT.unpack(cursor.take(_CONFLICT.size, "a conflict"))

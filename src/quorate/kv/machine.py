@@ -47,6 +47,8 @@ from quorate.kv.commands import (
 )
 from quorate.kv.mvcc import Store
 
+CHOSEN_ELSEWHERE = 1 << 63
+"""From here on lease ids are not given by the store: they are chosen by who grants, at random."""
 REPLIES_MAX = 4096
 """Replies kept for one session: more commands than so many are not under way."""
 
@@ -188,7 +190,14 @@ class Machine:
             return pack_conflicts(store.revision, conflicts)
         numbers = self._write(writes)
         reads = commands.reads_of(body, read_count, at) if read_count else ()
-        return pack_done(store.revision, numbers, [store.current.get(key) for key in reads])
+        return pack_done(store.revision, numbers, [self._read(start, end) for start, end in reads])
+
+    def _read(self, start: bytes, end: bytes | None) -> list[Entry]:
+        store = self.store
+        if end is not None:
+            return store.range(start, end, store.revision, 0)[0]
+        entry = store.current.get(start)
+        return [] if entry is None else [entry]
 
     def _free(self, write: Write, holder: int) -> bool:
         return holder == write.lease or (holder == 0 and write.key not in self.delays)
@@ -292,7 +301,8 @@ class Machine:
             return pack_error(LEASE_EXISTS, self.store.revision)
         if not id_:
             id_ = self._new_id()
-        self.next_id = max(self.next_id, id_ + 1)
+        if id_ < CHOSEN_ELSEWHERE:
+            self.next_id = max(self.next_id, id_ + 1)
         self.store.revision += 1
         self.lease_revision = self.store.revision
         self.leases[id_] = Lease(id_, ttl_ms, behaviour, lock_delay_ms, meta, self.store.revision)

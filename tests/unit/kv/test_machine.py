@@ -111,7 +111,9 @@ writes = st.one_of(
 commits = st.tuples(st.lists(conditions, max_size=2), st.lists(writes, max_size=3))
 
 
-def commit(conditions: Sequence[Condition], writes: Sequence[Write], reads: Sequence[bytes] = (), **name: int) -> bytes:
+def commit(
+    conditions: Sequence[Condition], writes: Sequence[Write], reads: Sequence[commands.Read] = (), **name: int
+) -> bytes:
     return pack_command(COMMIT, commands.commit_body(conditions, writes, reads), **name)
 
 
