@@ -10,6 +10,9 @@ from quorate.consensus.replicated import Replica
 from quorate.errors import UsageError
 from quorate.kv.admin import PREFIX, Administration
 from quorate.kv.config import KvConfig, split
+from quorate.kv.consul.backend import Backend
+from quorate.kv.consul.router import ConsulRouter
+from quorate.kv.forward import Forwarder
 from quorate.kv.front import Front
 from quorate.kv.service import KvService
 from quorate.runtime import loop
@@ -34,6 +37,8 @@ class KvProcess:
         self._config = config
         self._listeners: list[Listener] = []
         self._disks: list[FileDisk] = []
+        self.front = Front(env, self._describe)
+        self.forwarder = Forwarder(env, self._client_addresses)
         self.host: Host | None = None
         try:
             self._start()
@@ -52,14 +57,16 @@ class KvProcess:
         # two on one folder, so that snapshots do not delay the journal
         self._disks = [FileDisk(config.data_dir, env.loop), FileDisk(config.data_dir, env.loop)]
         self._disks[0].lock()
-        self.front = Front(env, self._describe)
         self.host = Host(env, self._disks[0], self._disks[1], host_settings(config), self._service, self._fail)
         self.front.serve([self._service_of(group) for group in self.host.groups])
         self.host.start()
         administration = Administration(self.host)
+        consul = ConsulRouter(Backend(env, self.front, self.forwarder, f"node-{config.sid}"))
 
         def route(request: Request) -> Response | Pending:
-            return administration(request) if request.path.startswith(PREFIX) else not_found()
+            if request.path.startswith(PREFIX):
+                return administration(request)
+            return consul(request) if request.path.startswith("/v1/") else not_found()
 
         self._listeners.append(env.listen(*config.address("client"), self.front.accept))
         self._listeners.append(env.listen(*config.address("http"), HttpServer(env, route).accept))
@@ -81,6 +88,11 @@ class KvProcess:
         members = self.host.groups[1].peer.members
         return {"id": self._config.sid, "members": [{"id": member.sid, **member.addresses} for member in members]}
 
+    def _client_addresses(self) -> dict[int, str]:
+        assert self.host is not None
+        members = self.host.groups[1].peer.members
+        return {member.sid: member.addresses["client"] for member in members if "client" in member.addresses}
+
     def _fail(self, reason: str) -> None:
         log.error("%s", reason)
         self._env.end(1)
@@ -91,6 +103,7 @@ class KvProcess:
         if self.host is not None:
             self.host.stop()
             self.front.close()
+            self.forwarder.close()
             for group in self.host.groups:
                 self._service_of(group).stop()
         for disk in self._disks:
