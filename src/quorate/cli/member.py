@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(ENVIRONMENT),
         help=f"HTTP addresses of members, as `quorate up` prints them after `registry` (default: ${ENVIRONMENT})",
     )
+    where.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long a new member may take to catch up, in each group (default: %(default)g)",
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", parents=[where], help="show the members of every group and who leads")
     add = actions.add_parser("add", parents=[where], help="add a member, which has to run already")
@@ -55,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.address:
         raise UsageError(f"no address: name members' HTTP addresses with --address or in ${ENVIRONMENT}")
     cluster = Cluster([_address(text) for text in arguments.address.split(",")])
+    query = f"?timeout_ms={int(arguments.timeout * 1000)}"
     if arguments.action == "list":
         _list(cluster)
         return 0
@@ -63,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
             addresses = {name: getattr(arguments, name) for name in ("peer", "client", "http")}
             for text in addresses.values():
                 _address(text)
-            cluster.change(group, "PUT", f"groups/{group}/members/{arguments.id}", addresses)
+            cluster.change(group, "PUT", f"groups/{group}/members/{arguments.id}{query}", addresses)
         if arguments.action in ("remove", "replace"):
             gone = arguments.old if arguments.action == "replace" else arguments.id
-            cluster.change(group, "DELETE", f"groups/{group}/members/{gone}")
+            cluster.change(group, "DELETE", f"groups/{group}/members/{gone}{query}")
         if arguments.action == "lead" and cluster.leader(group) != arguments.id:
             cluster.change(group, "PUT", f"groups/{group}/leader/{arguments.id}")
     _list(cluster)

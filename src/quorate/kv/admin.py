@@ -5,7 +5,7 @@
     DELETE groups/G/members/N            remove member N
     PUT    groups/G/leader/N             let member N lead
 
-Only the leader of a group changes it: any other member answers 421 with the leader's number.
+``timeout_ms`` in the query of a change of members says how long the new one may take to catch up (30 s if not given). Only the leader of a group changes it: any other member answers 421 with the leader's number.
 """
 
 import json
@@ -74,8 +74,10 @@ class Administration:
 
     def _members(self, request: Request, group: int, sid: int) -> Response | Pending:
         host = self._host
+        text = request.argument("timeout_ms") or ""
+        patience = int(text) * MILLISECOND if text.isascii() and text.isdigit() else _PATIENCE
         if request.method == "DELETE":
-            return self._change(group, lambda ended: host.remove_member(group, sid, _PATIENCE, ended))
+            return self._change(group, lambda ended: host.remove_member(group, sid, patience, ended))
         if request.method != "PUT":
             return method_not_allowed("DELETE, PUT")
         try:
@@ -87,7 +89,7 @@ class Administration:
             return error_response(400, f'expected an object of addresses: {{"{PEER}": "host:port", …}}')
         if not 1 <= sid <= 0xFFFF:
             return error_response(400, f"member {sid}: expected a number from 1 to 65535")
-        return self._change(group, lambda ended: host.add_member(group, Member(sid, addresses), _PATIENCE, ended))
+        return self._change(group, lambda ended: host.add_member(group, Member(sid, addresses), patience, ended))
 
     def _change(self, group: int, begin: Callable[[Callable[[QuorateError | None], None]], None]) -> Response | Pending:
         pending = Pending()
