@@ -179,7 +179,8 @@ class Machine:
                 if write.lease and write.lease not in self.leases:
                     return pack_error(NO_LEASE, store.revision)
             elif write.kind in (ACQUIRE, RELEASE):
-                if write.lease not in self.leases:
+                # who releases need not be there any more: then it does not hold the lock
+                if write.kind == ACQUIRE and write.lease not in self.leases:
                     return pack_error(NO_LEASE, store.revision)
                 entry = store.current.get(write.key)
                 holder = entry.holder if entry is not None else 0
