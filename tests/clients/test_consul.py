@@ -95,14 +95,14 @@ def test_sessions_hold_locks(members: Consuls) -> None:
 def test_a_lock_that_was_lost_is_delayed(members: Consuls) -> None:
     one, two, _ = members
     first, second = one.session.create(lock_delay=1), one.session.create(lock_delay=0)
-    assert one.kv.put("lock", "", acquire=first)
+    assert one.kv.put("delayed", "", acquire=first)
     assert one.session.destroy(first)
-    assert not two.kv.put("lock", "", acquire=second)
-    index, _ = two.kv.get("lock")
+    assert not two.kv.put("delayed", "", acquire=second)
+    index, _ = two.kv.get("delayed")
     done = threading.Event()
-    while not two.kv.put("lock", "", acquire=second):
+    while not two.kv.put("delayed", "", acquire=second):
         done.wait(0.05)
-    assert int(two.kv.get("lock")[0]) > int(index)
+    assert int(two.kv.get("delayed")[0]) > int(index)
 
 
 def test_a_read_waits_for_a_change(members: Consuls) -> None:
