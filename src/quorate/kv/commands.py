@@ -46,11 +46,11 @@ MESSAGES = {
 }
 
 _COUNTS = Struct(">HHH")
-_KIND_KEY = Struct(">BH")
+KIND_KEY = Struct(">BH")
 _U16 = Struct(">H")
-_U32 = Struct(">I")
-_U64 = Struct(">Q")
-_PUT_TAIL = Struct(">QQB")
+U32 = Struct(">I")
+U64 = Struct(">Q")
+PUT_TAIL = Struct(">QQB")
 _LOCK_TAIL = Struct(">QQ")
 _GRANT = Struct(">QQBI")
 _ENTRY = Struct(">HIQQQQQQQ")
@@ -170,45 +170,45 @@ def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads:
     pieces = [_COUNTS.pack(len(conditions), len(writes), len(reads))]
     for condition in conditions:
         kind = condition.kind
-        pieces += (_KIND_KEY.pack(kind, len(condition.key)), condition.key)
+        pieces += (KIND_KEY.pack(kind, len(condition.key)), condition.key)
         if kind in (VERSION, MODIFIED, HELD_BY):
-            pieces.append(_U64.pack(condition.number))
+            pieces.append(U64.pack(condition.number))
         elif kind == VALUE:
-            pieces += (_U32.pack(len(condition.value)), condition.value)
+            pieces += (U32.pack(len(condition.value)), condition.value)
         elif kind == UNCHANGED:
-            pieces += (_U16.pack(len(condition.value)), condition.value, _U64.pack(condition.number))
+            pieces += (_U16.pack(len(condition.value)), condition.value, U64.pack(condition.number))
     for write in writes:
         kind = write.kind
-        pieces += (_KIND_KEY.pack(kind, len(write.key)), write.key)
+        pieces += (KIND_KEY.pack(kind, len(write.key)), write.key)
         if kind == PUT:
             pieces += (
-                _U32.pack(len(write.value)),
+                U32.pack(len(write.value)),
                 write.value,
-                _PUT_TAIL.pack(write.lease, write.flags, write.options),
+                PUT_TAIL.pack(write.lease, write.flags, write.options),
             )
         elif kind == DELETE_RANGE:
             pieces += (_U16.pack(len(write.value)), write.value)
         elif kind in (ACQUIRE, RELEASE):
-            pieces += (_U32.pack(len(write.value)), write.value, _LOCK_TAIL.pack(write.lease, write.flags))
+            pieces += (U32.pack(len(write.value)), write.value, _LOCK_TAIL.pack(write.lease, write.flags))
     for start, end in reads:
         if end is None:
-            pieces += (_KIND_KEY.pack(0, len(start)), start)
+            pieces += (KIND_KEY.pack(0, len(start)), start)
         else:
-            pieces += (_KIND_KEY.pack(1, len(start)), start, _U16.pack(len(end)), end)
+            pieces += (KIND_KEY.pack(1, len(start)), start, _U16.pack(len(end)), end)
     return b"".join(pieces)
 
 
 def open_session_body(ttl_ms: int) -> bytes:
-    return _U64.pack(ttl_ms)
+    return U64.pack(ttl_ms)
 
 
 def numbers_body(numbers: Sequence[int]) -> bytes:
     """Of CLOSE_SESSIONS and REVOKE_LEASES (their ids) and COMPACT (one revision)."""
-    return b"".join(_U64.pack(number) for number in numbers)
+    return b"".join(U64.pack(number) for number in numbers)
 
 
 def numbers_of(body: bytes) -> list[int]:
-    return [number for (number,) in _U64.iter_unpack(body)]
+    return [number for (number,) in U64.iter_unpack(body)]
 
 
 def grant_lease_body(
@@ -244,16 +244,16 @@ def keys_of(body: bytes) -> list[bytes]:
 def conditions_of(body: bytes, count: int, at: int) -> tuple[list[Condition], int]:
     found = []
     for _ in range(count):
-        kind, size = _KIND_KEY.unpack_from(body, at)
+        kind, size = KIND_KEY.unpack_from(body, at)
         at += 3
         key = body[at : at + size]
         at += size
         number, value = 0, b""
         if kind in (VERSION, MODIFIED, HELD_BY):
-            (number,) = _U64.unpack_from(body, at)
+            (number,) = U64.unpack_from(body, at)
             at += 8
         elif kind == VALUE:
-            (size,) = _U32.unpack_from(body, at)
+            (size,) = U32.unpack_from(body, at)
             at += 4
             value = body[at : at + size]
             at += size
@@ -262,7 +262,7 @@ def conditions_of(body: bytes, count: int, at: int) -> tuple[list[Condition], in
             at += 2
             value = body[at : at + size]
             at += size
-            (number,) = _U64.unpack_from(body, at)
+            (number,) = U64.unpack_from(body, at)
             at += 8
         found.append(Condition(kind, key, number, value))
     return found, at
@@ -271,16 +271,16 @@ def conditions_of(body: bytes, count: int, at: int) -> tuple[list[Condition], in
 def writes_of(body: bytes, count: int, at: int) -> tuple[list[Write], int]:
     found = []
     for _ in range(count):
-        kind, size = _KIND_KEY.unpack_from(body, at)
+        kind, size = KIND_KEY.unpack_from(body, at)
         at += 3
         key = body[at : at + size]
         at += size
         if kind == PUT:
-            (size,) = _U32.unpack_from(body, at)
+            (size,) = U32.unpack_from(body, at)
             at += 4
             value = body[at : at + size]
             at += size
-            lease, flags, options = _PUT_TAIL.unpack_from(body, at)
+            lease, flags, options = PUT_TAIL.unpack_from(body, at)
             at += 17
             found.append(Write(kind, key, value, lease=lease, flags=flags, options=options))
         elif kind == DELETE:
@@ -291,7 +291,7 @@ def writes_of(body: bytes, count: int, at: int) -> tuple[list[Write], int]:
             found.append(Write(kind, key, body[at : at + size]))
             at += size
         else:
-            (size,) = _U32.unpack_from(body, at)
+            (size,) = U32.unpack_from(body, at)
             at += 4
             value = body[at : at + size]
             at += size
@@ -304,7 +304,7 @@ def writes_of(body: bytes, count: int, at: int) -> tuple[list[Write], int]:
 def reads_of(body: bytes, count: int, at: int) -> list[Read]:
     found: list[Read] = []
     for _ in range(count):
-        ranged, size = _KIND_KEY.unpack_from(body, at)
+        ranged, size = KIND_KEY.unpack_from(body, at)
         at += 3
         start = body[at : at + size]
         at += size
@@ -351,7 +351,7 @@ class _Cursor:
         return self.take(size, "a key")
 
     def value(self) -> bytes:
-        size = self.number(_U32, "a length")
+        size = self.number(U32, "a length")
         if size > VALUE_MAX:
             raise RemoteProtocolError(f"a value of {size} bytes, at most {VALUE_MAX} can be")
         return self.take(size, "a value")
@@ -370,9 +370,12 @@ def check(data: bytes) -> tuple[int, list[bytes]]:
     cursor = _Cursor(data, HEAD.size, len(data))
     keys: list[bytes] = []
     if kind == COMMIT:
+        key = _check_one(data)
+        if key:
+            return kind, [key]
         _check_commit(cursor, keys)
     elif kind in (OPEN_SESSION, COMPACT):
-        cursor.number(_U64, "a number")
+        cursor.number(U64, "a number")
     elif kind in (CLOSE_SESSIONS, REVOKE_LEASES):
         if length % 8 or not 1 <= length // 8 <= PARTS_MAX:
             raise RemoteProtocolError(f"ids in {length} bytes, expected 1 to {PARTS_MAX} of 8 bytes each")
@@ -392,6 +395,37 @@ def check(data: bytes) -> tuple[int, list[bytes]]:
     return kind, keys
 
 
+def _check_one(data: bytes) -> bytes:
+    """The key of a commit that is one put, at most on its own key's version or revision, and within the limits; b"" for any other."""
+    at = HEAD.size
+    if len(data) < at + _COUNTS.size + KIND_KEY.size:
+        return b""
+    conditions, writes, reads = _COUNTS.unpack_from(data, at)
+    if writes != 1 or conditions > 1 or reads:
+        return b""
+    at += _COUNTS.size
+    end = len(data)
+    kind, size = KIND_KEY.unpack_from(data, at)
+    at += 3
+    key = data[at : at + size]
+    at += size
+    if not 1 <= size <= KEY_MAX:
+        return b""
+    if conditions:
+        if (kind != VERSION and kind != MODIFIED) or end < at + 8 + 3:
+            return b""
+        at += 8
+        kind, size = KIND_KEY.unpack_from(data, at)
+        at += 3
+        if data[at : at + size] != key:
+            return b""
+        at += size
+    if kind != PUT or end < at + 4:
+        return b""
+    (size,) = U32.unpack_from(data, at)
+    return key if size <= VALUE_MAX and at + 4 + size + PUT_TAIL.size == end else b""
+
+
 def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
     conditions, writes, reads = _COUNTS.unpack(cursor.take(_COUNTS.size, "a commit"))
     if max(conditions, writes, reads) > PARTS_MAX:
@@ -399,7 +433,7 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
             f"a commit of {conditions} conditions, {writes} writes and {reads} reads, at most {PARTS_MAX} of each"
         )
     for _ in range(conditions):
-        kind, size = _KIND_KEY.unpack(cursor.take(3, "a condition"))
+        kind, size = KIND_KEY.unpack(cursor.take(3, "a condition"))
         keys.append(cursor.key(size, 0 if kind == UNCHANGED else 1))
         if kind in (VERSION, MODIFIED, HELD_BY):
             cursor.take(8, "a number")
@@ -413,7 +447,7 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
     written: set[bytes] = set()
     ranges: list[tuple[bytes, bytes]] = []
     for _ in range(writes):
-        kind, size = _KIND_KEY.unpack(cursor.take(3, "a write"))
+        kind, size = KIND_KEY.unpack(cursor.take(3, "a write"))
         key = cursor.key(size, 0 if kind == DELETE_RANGE else 1)
         keys.append(key)
         if kind != DELETE_RANGE:
@@ -422,7 +456,7 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
             written.add(key)
         if kind == PUT:
             cursor.value()
-            cursor.take(_PUT_TAIL.size, "a put")
+            cursor.take(PUT_TAIL.size, "a put")
         elif kind == DELETE_RANGE:
             keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
             ranges.append((key, keys[-1]))
@@ -444,7 +478,7 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
             if start <= key and (not end or key < end):
                 raise RemoteProtocolError(f"a commit that writes {key!r} and deletes a range that it is in")
     for _ in range(reads):
-        ranged, size = _KIND_KEY.unpack(cursor.take(3, "a read"))
+        ranged, size = KIND_KEY.unpack(cursor.take(3, "a read"))
         keys.append(cursor.key(size, 0 if ranged else 1))
         if ranged:
             keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
@@ -490,16 +524,21 @@ class Result:
         self.conflicts = list(conflicts)
 
 
+def pack_done_one(revision: int, number: int) -> bytes:
+    """As ``pack_done`` of one number."""
+    return _ONE_DONE.pack(OK, revision, 1, number, 0)
+
+
 def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Sequence[Entry]] = ()) -> bytes:
     if len(numbers) == 1 and not entries:
-        return _ONE_DONE.pack(OK, revision, 1, numbers[0], 0)
+        return pack_done_one(revision, numbers[0])
     pieces = [
         _DONE.pack(OK, revision, len(numbers)),
-        *[_U64.pack(number) for number in numbers],
+        *[U64.pack(number) for number in numbers],
         _U16.pack(len(entries)),
     ]
     for found in entries:
-        pieces += (_U32.pack(len(found)), *[pack_entry(entry) for entry in found])
+        pieces += (U32.pack(len(found)), *[pack_entry(entry) for entry in found])
     return b"".join(pieces)
 
 
@@ -514,6 +553,14 @@ def pack_error(status: int, revision: int) -> bytes:
     return _DONE.pack(status, revision, 0)
 
 
+def unpack_done_one(data: bytes) -> tuple[int, int] | None:
+    """Revision and number of what ``pack_done_one`` packed; None for any other result."""
+    if len(data) != _ONE_DONE.size or data[0] != OK:
+        return None
+    _, revision, count, number, _ = _ONE_DONE.unpack(data)
+    return (revision, number) if count == 1 else None
+
+
 def unpack_result(data: bytes) -> Result:
     """Raises RemoteProtocolError."""
     cursor = _Cursor(data, 0, len(data))
@@ -521,10 +568,10 @@ def unpack_result(data: bytes) -> Result:
     result = Result(status, revision)
     if status == OK:
         for _ in range(count):
-            result.numbers.append(cursor.number(_U64, "a number"))
+            result.numbers.append(cursor.number(U64, "a number"))
         for _ in range(cursor.number(_U16, "a count")):
             found = []
-            for _ in range(cursor.number(_U32, "a count")):
+            for _ in range(cursor.number(U32, "a count")):
                 entry, cursor.at = unpack_entry(data, cursor.at)
                 found.append(entry)
             result.entries.append(found)

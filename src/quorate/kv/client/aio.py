@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 _STALE = (1 << 63) - 1
+_NOW = wire.GET_HEAD.pack(0, 0)
 _LOSSES_FOR_A_TURN = 3
 _BACK_OFF = 0.002
 _BACK_OFF_MAX = 0.25
@@ -125,7 +126,18 @@ class Client:
         Raises DeadlineExceeded, Compacted, Refused, UsageError.
         """
         deadline, seconds = self._deadline(timeout)
-        _, entry = await self.read(key_bytes(key), revision, deadline, seconds, staleness)
+        data = key_bytes(key)
+        router = self._router
+        if not revision and not staleness and router.shards:
+            channel = router.leading(router.shard_of(data))
+            if channel is not None:
+                try:
+                    status, answer = await channel.request(wire.GET, _NOW + data, deadline)
+                    if status == wire.DONE:
+                        return Item(commands.unpack_entry(answer, 9)[0]) if answer[8] else None
+                except (ConnectionLost, TimeoutError):
+                    """Asked again below."""
+        _, entry = await self.read(data, revision, deadline, seconds, staleness)
         return None if entry is None else Item(entry)
 
     async def read(
@@ -216,8 +228,22 @@ class Client:
         """
         data = key_bytes(key)
         id_ = lease.id if isinstance(lease, Lease) else lease
-        write = Write(commands.PUT, data, value_bytes(value), lease=id_, options=commands.KEEP_FLAGS)
-        return (await self._commit("put", data, expected(data, version, revision), [write], timeout)).versions[0]
+        conditions = () if version is None and revision is None else tuple(expected(data, version, revision))
+        body = commit_body(
+            conditions, (Write(commands.PUT, data, value_bytes(value), lease=id_, options=commands.KEEP_FLAGS),)
+        )
+        deadline, seconds = self._deadline(timeout)
+        router = self._router
+        group = router.shard_of(data).group if router.shards else await self.group_of(data, deadline)
+        session = self._sessions.get(group) or self._session(group)
+        answer = await session.answer("put", commands.COMMIT, body, deadline, seconds)
+        done = commands.unpack_done_one(answer)
+        if done is not None:
+            return done[1]
+        result = session.result("put", answer)
+        if result.status == commands.CONFLICT:
+            raise Conflict(result.conflicts)
+        return result.numbers[0]
 
     async def delete(
         self, key: Key, *, version: int | None = None, revision: int | None = None, timeout: float | None = None

@@ -50,6 +50,7 @@ class Router:
         self.members: dict[int, tuple[str, int]] = {}
         self.shards: list[Shard] = []
         self._starts: list[bytes] = []
+        self._groups: dict[int, Shard] = {}
         self._channels: dict[tuple[str, int], Channel] = {}
         self._connecting: dict[tuple[str, int], asyncio.Task[Channel]] = {}
         self._turn = 0
@@ -110,6 +111,7 @@ class Router:
             for shard in told["shards"]
         ]
         self._starts = [shard.start for shard in self.shards]
+        self._groups = {shard.group: shard for shard in self.shards}
 
     def _candidates(self) -> list[tuple[str, int]]:
         found = dict.fromkeys([*self.members.values(), *self._seeds])
@@ -142,14 +144,15 @@ class Router:
 
     def shard_of(self, key: bytes) -> Shard:
         """``ready`` came before."""
-        return self.shards[bisect_right(self._starts, key) - 1]
+        shards = self.shards
+        return shards[0] if len(shards) == 1 else shards[bisect_right(self._starts, key) - 1]
 
     def shard_end(self, shard: Shard) -> bytes:
         at = self.shards.index(shard) + 1
         return self.shards[at].start if at < len(self.shards) else b""
 
     def current(self, group: int) -> Shard:
-        return next(shard for shard in self.shards if shard.group == group)
+        return self._groups[group]
 
     # ---- requests
 

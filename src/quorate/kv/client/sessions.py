@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from quorate.kv import commands, wire
+from quorate.kv.client.connection import ConnectionLost
 from quorate.kv.client.errors import LeaseExpired, OutcomeUnknown, Refused
 from quorate.kv.client.routing import Router
 from quorate.kv.commands import Result, pack_command, unpack_result
@@ -47,26 +48,41 @@ class Session:
 
     async def write(self, what: str, kind: int, body: bytes, deadline: float, seconds: float, turn: int = 0) -> Result:
         """Carry out a command once. Raises DeadlineExceeded, OutcomeUnknown, LeaseExpired, Refused."""
+        return self.result(what, await self.answer(what, kind, body, deadline, seconds, turn))
+
+    async def answer(self, what: str, kind: int, body: bytes, deadline: float, seconds: float, turn: int = 0) -> bytes:
+        """The same; the result as bytes, for ``result``."""
         if not self.id:
             await self._opened()
         seq = self._next
         self._next += 1
         under_way = self._under_way
         under_way[seq] = None
-        session = self.id
         try:
             acked = next(iter(under_way))
-            data = wire.TWO_U32.pack(self.group, turn) + pack_command(kind, body, session, seq, acked)
-            _, answer = await self._router.call(what, self.group, wire.WRITE, data, deadline, seconds, write=True)
+            data = wire.TWO_U32.pack(self.group, turn) + pack_command(kind, body, self.id, seq, acked)
+            router = self._router
+            channel = router.leading(router.current(self.group))
+            if channel is not None:
+                try:
+                    status, answer = await channel.request(wire.WRITE, data, deadline)
+                    if status == wire.DONE:
+                        return answer
+                except (ConnectionLost, TimeoutError):
+                    """Asked again below, with the same name."""
+            _, answer = await router.call(what, self.group, wire.WRITE, data, deadline, seconds, write=True)
+            return answer
         finally:
             # also when the time is up: nobody will ask for its answer again
             del under_way[seq]
+
+    def result(self, what: str, answer: bytes) -> Result:
+        """Raises OutcomeUnknown, LeaseExpired, Refused."""
         result = unpack_result(answer)
         if result.status in (commands.OK, commands.CONFLICT):
             return result
         if result.status in (commands.NO_SESSION, commands.ANSWERED):
-            if session == self.id:
-                self.lost()
+            self.lost()
             raise OutcomeUnknown(f"{what}: the session expired, so whether it was done is not known")
         if result.status == commands.NO_LEASE:
             raise LeaseExpired(f"{what}: {commands.MESSAGES[commands.NO_LEASE]}")
