@@ -113,9 +113,13 @@ class KvService:
             return
         turn = turns.of(owner)
         if turn is not None and conditional:
-            self.submit(command, answer)
-            # what was held back follows it into the log
-            turns.end(self.env.now(), turn)
+
+            def answered(result: bytes | None) -> None:
+                answer(result)
+                # not before it is applied: whoever is next shall read what it wrote
+                turns.end(self.env.now(), turn)
+
+            self.submit(command, answered)
             return
         blocking = turns.blocking(owner, keys) if conditional else None
         if blocking is None:

@@ -17,7 +17,7 @@ WAITING_MAX = 10_000
 class Turn:
     """``begin`` is called when it begins."""
 
-    __slots__ = ("begin", "deadline", "held", "keys", "owner")
+    __slots__ = ("begin", "deadline", "held", "keys", "over", "owner")
 
     def __init__(self, owner: object, keys: Sequence[bytes], begin: Callable[[], None]) -> None:
         self.owner = owner
@@ -25,6 +25,7 @@ class Turn:
         self.begin = begin
         self.deadline = 0
         """0 while it waits."""
+        self.over = False
         self.held: list[Callable[[], None]] = []
         """Commits of others, to be decided after it."""
 
@@ -72,6 +73,9 @@ class Turns:
 
     def end(self, now: int, turn: Turn) -> None:
         """It is over: what was held back goes on, then the next turns begin."""
+        if turn.over:
+            return
+        turn.over = True
         self._waiting -= 1
         next_turns: list[Turn] = []
         for key in turn.keys:
@@ -106,4 +110,6 @@ class Turns:
         turns = dict.fromkeys(turn for waiting in self._of_key.values() for turn in waiting)
         self._of_key.clear()
         self._waiting = 0
+        for turn in turns:
+            turn.over = True
         return [commit for turn in turns for commit in turn.held]

@@ -141,15 +141,28 @@ class Client:
         return None if entry is None else Item(entry)
 
     async def read(
-        self, key: bytes, revision: int, deadline: float, seconds: float, staleness: float = 0.0
+        self,
+        key: bytes,
+        revision: int,
+        deadline: float,
+        seconds: float,
+        staleness: float = 0.0,
+        leader: bool = False,
     ) -> tuple[int, Entry | None]:
-        """The store's revision, and the key's entry."""
+        """The store's revision, and the key's entry. ``leader``: ask the leader even if any member would do."""
         group = await self.group_of(key, deadline)
         # what was at a revision that somebody has seen stays so: there is nobody to ask
         stale = _STALE if revision else int(staleness * 1e9)
         body = wire.GET_HEAD.pack(stale, revision) + key
         _, answer = await self._router.call(
-            "get", group, wire.GET, body, deadline, seconds, write=False, leader=not staleness or revision != 0
+            "get",
+            group,
+            wire.GET,
+            body,
+            deadline,
+            seconds,
+            write=False,
+            leader=leader or not staleness or revision != 0,
         )
         (now,) = wire.U64.unpack_from(answer)
         return now, commands.unpack_entry(answer, 9)[0] if answer[8] else None
@@ -164,6 +177,7 @@ class Client:
         seconds: float,
         staleness: float = 0.0,
         keys_only: bool = False,
+        leader: bool = False,
     ) -> Page:
         """Up to ``limit`` keys from ``start`` on (0: as many as the store likes)."""
         group = await self.group_of(start, deadline)
@@ -172,7 +186,7 @@ class Client:
             start, end
         )
         _, answer = await self._router.call(
-            "list", group, wire.LIST, body, deadline, seconds, write=False, leader=not staleness
+            "list", group, wire.LIST, body, deadline, seconds, write=False, leader=leader or not staleness
         )
         (now,) = wire.U64.unpack_from(answer)
         (count,) = wire.U32.unpack_from(answer, 8)
@@ -317,10 +331,11 @@ class Client:
         turn = 0
         while True:
             metrics.attempts += 1
-            transaction = Transaction(self, deadline, seconds)
+            # after a loss it is known to write, and so to be checked: its reads need not ask a quorum
+            transaction = Transaction(self, deadline, seconds, local=losses > 0)
             try:
                 value = await function(transaction)
-                if transaction.writes:
+                if transaction.writes or (transaction.local and transaction.revision):
                     await self._commit_in(
                         "transaction",
                         transaction.group,

@@ -13,6 +13,9 @@ from quorate.kv import commands
 from quorate.kv.client.records import Item, Key, delete, key_bytes, prefix_end, put
 from quorate.kv.commands import Condition, Write
 
+UNBOUNDED = 1e9
+"""Seconds of staleness that are as good as any."""
+
 if TYPE_CHECKING:
     from quorate.kv.client.aio import Client
 
@@ -20,11 +23,13 @@ if TYPE_CHECKING:
 class Transaction:
     """Given to the function of ``transact``; nothing is written until that returns."""
 
-    def __init__(self, client: "Client", deadline: float, seconds: float) -> None:
+    def __init__(self, client: "Client", deadline: float, seconds: float, local: bool = False) -> None:
+        """``local``: the first read need not be linearizable, for the commit will check all reads, even if nothing is written."""
         self.revision = 0
         """As of which it reads; 0 before the first read."""
         self.group = 0
         """The shard that it is in; 0 before the first key."""
+        self.local = local
         self._client = client
         self._deadline = deadline
         self._seconds = seconds
@@ -47,7 +52,10 @@ class Transaction:
         if data in self._writes:
             raise UsageError(f"the key {key!r} was written by this transaction: it has no version before the commit")
         await self._enter(data)
-        revision, entry = await self._client.read(data, self.revision, self._deadline, self._seconds)
+        staleness = UNBOUNDED if self.local else 0.0
+        revision, entry = await self._client.read(
+            data, self.revision, self._deadline, self._seconds, staleness, leader=True
+        )
         self.revision = self.revision or revision
         self._reads[data] = 0 if entry is None else entry.modified
         return None if entry is None else Item(entry)
@@ -60,7 +68,10 @@ class Transaction:
         found: list[Item] = []
         at = start
         while True:
-            page = await self._client.page(at, end, 0, self.revision, self._deadline, self._seconds)
+            staleness = UNBOUNDED if self.local else 0.0
+            page = await self._client.page(
+                at, end, 0, self.revision, self._deadline, self._seconds, staleness, leader=True
+            )
             self.revision = self.revision or page.revision
             found += page.items
             if not page.next:
