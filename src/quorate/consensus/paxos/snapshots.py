@@ -59,10 +59,12 @@ def clean(disk: Disk, group: int, done: Done) -> None:
     """Make the group's folder, and remove what a crash left half done and all but the newest snapshot."""
     folder = folder_of(group)
     disk.make_folder(folder)
+    there = indices(disk, group)
     rest = [f"{folder}/{name}" for name in disk.list(folder) if not name.startswith(_PREFIX)]
-    rest += [path_of(group, index) for index in indices(disk, group)[:-1]]
-    if rest:
-        disk.submit([*[Remove(path) for path in rest], Sync(folder)], done)
+    rest += [path_of(group, index) for index in there[:-1]]
+    # the newest one's name, and what is in it, may be in the cache alone: the others go when that is durable
+    newest = [Sync(path_of(group, there[-1]))] if there else []
+    disk.submit([*newest, Sync(folder), *[Remove(path) for path in rest], Sync(folder)], done)
 
 
 class Writer:

@@ -1,0 +1,294 @@
+"""What goes wrong in a run, and the end of it.
+
+The nemesis strikes at times and in ways drawn from the seed, or by a given schedule: a list of ``[time, kind, *arguments]``, all plain
+numbers, which is also what it leaves behind, so that a failure can be repeated and made smaller.
+"""
+
+from typing import Any
+
+from quorate.simulation import trace as kinds
+from quorate.simulation.paxos.world import World
+from quorate.simulation.scheduler import MILLISECOND, Stream
+
+Strike = list[Any]
+
+
+class Nemesis:
+    def __init__(self, world: World) -> None:
+        self.schedule: list[Strike] = []
+        """Every strike so far."""
+        self._world = world
+        self._options = world.options
+        self._stream = Stream(world.seed, "nemesis")
+        self._active = True
+
+    def start(self) -> None:
+        given = self._options["schedule"]
+        if given is not None:
+            for strike in given:
+                self._world.scheduler.at(strike[0], self._repeat, strike)
+        elif self._options["enabled"]:
+            self._next()
+
+    def _next(self) -> None:
+        mean = self._options["duration"] // max(self._options["faults"], 1)
+        self._world.scheduler.after(self._stream.around(mean), self._draw)
+
+    def _draw(self) -> None:
+        if self._active:
+            kind = self._stream.choice(self._options["enabled"])
+            self._strike(kind, getattr(self, f"_draw_{kind}")())
+            self._next()
+
+    def _strike(self, kind: str, arguments: list[Any]) -> None:
+        world = self._world
+        self.schedule.append([world.scheduler.now, kind, *arguments])
+        world.probe(f"fault: {kind}")
+        getattr(self, f"_{kind}")(*arguments)
+
+    def _repeat(self, strike: Strike) -> None:
+        if self._active:
+            self._strike(strike[1], strike[2:])
+
+    # ---- draws
+
+    def _member(self) -> int:
+        leader = self._world.leader()
+        if leader and self._stream.chance(0.4):
+            return leader
+        return self._stream.choice(sorted(self._world.started))
+
+    def _down_for(self) -> int:
+        return self._stream.spread(MILLISECOND, 8 * self._options["election_timeout"])
+
+    def _sides(self) -> tuple[list[int], list[int]]:
+        """Two sides, or one member and some of the others (so that the connectivity is partial)."""
+        stream = self._stream
+        members = stream.shuffled(sorted(self._world.started))
+        if len(members) == 1:
+            return members, []
+        size = stream.between(1, len(members) - 1)
+        one, other = members[:size], members[size:]
+        if stream.chance(0.3):
+            one, other = one[:1], other[: stream.between(1, len(other))]
+        return one, other
+
+    # ---- processes and machines
+
+    def _draw_crash(self) -> list[int]:
+        return [self._member(), self._down_for()]
+
+    def _crash(self, sid: int, down: int) -> None:
+        self._world.kill(sid, power=True)
+        self._restart_after(sid, down)
+
+    _draw_power = _draw_crash
+
+    def _power(self, sid: int, down: int) -> None:
+        self._world.kill(sid, power=False)
+        self._restart_after(sid, down)
+
+    def _draw_blackout(self) -> list[int]:
+        return [self._down_for()]
+
+    def _blackout(self, down: int) -> None:
+        for sid in sorted(self._world.started):
+            self._power(sid, down)
+
+    def _draw_crash_at_effect(self) -> list[int]:
+        return [self._member(), self._stream.between(0, 30), self._down_for()]
+
+    def _crash_at_effect(self, sid: int, effects: int, down: int) -> None:
+        machine = self._world.machines[sid]
+        if machine.alive:
+            machine.effects_left = effects
+            self._restart_after(sid, down + self._options["election_timeout"])
+
+    def _draw_crash_at_disk(self) -> list[int]:
+        return [self._member(), self._stream.between(0, 40), int(self._stream.chance(0.5)), self._down_for()]
+
+    def _crash_at_disk(self, sid: int, operations: int, power: int, down: int) -> None:
+        world = self._world
+
+        def crash() -> None:
+            if self._active:
+                world.kill(sid, power=bool(power), why="killed at a write")
+                self._restart_after(sid, down)
+
+        world.crash_at_disk(sid, operations, crash)
+
+    def _restart_after(self, sid: int, down: int) -> None:
+        self._world.scheduler.after(down, self._restart, sid)
+
+    def _restart(self, sid: int) -> None:
+        if self._active:
+            self._world.start(sid)
+
+    def _draw_pause(self) -> list[int]:
+        return [self._member(), self._down_for()]
+
+    def _pause(self, sid: int, duration: int) -> None:
+        world = self._world
+        world.note(kinds.PAUSE, sid, f"{duration / MILLISECOND:.3f} ms")
+        world.machines[sid].pause(world.scheduler.now + duration)
+
+    def _draw_clock(self) -> list[int]:
+        stream = self._stream
+        jump = stream.spread(MILLISECOND, 4 * self._options["election_timeout"]) if stream.chance(0.3) else 0
+        # a lease rests on the rates that are promised, and on nothing jumping
+        bound = self._options["clock_error"] // 3
+        return [self._member(), 0 if self._options["lease"] else jump, stream.between(-bound, bound)]
+
+    def _clock(self, sid: int, jump: int, drift_ppm: int) -> None:
+        self._world.machines[sid].change_clock(jump, drift_ppm)
+
+    # ---- the network
+
+    def _draw_reset(self) -> list[int]:
+        return [self._stream.between(0, 1 << 20)]
+
+    def _reset(self, which: int) -> None:
+        network = self._world.network
+        ends = [end for end in network.ends if end.open]
+        if ends:
+            network.reset(ends[which % len(ends)])
+
+    def _draw_partition(self) -> list[Any]:
+        one, other = self._sides()
+        return [one, other, 1, self._down_for()]
+
+    def _partition(self, one: list[int], other: list[int], both: int, duration: int) -> None:
+        """Cut ``one`` off from ``other``, in one direction or both."""
+        world = self._world
+        pairs = [(a, b) for a in one for b in other]
+        if both:
+            pairs += [(b, a) for a, b in pairs]
+        for a, b in pairs:
+            source, target = world.machines[a], world.machines[b]
+            world.network.block(source, target)
+            world.trace.note(
+                world.scheduler.now, kinds.FAULT, source.name, target.name, f"cut for {duration / MILLISECOND:.1f} ms"
+            )
+            world.scheduler.after(duration, world.network.unblock, source, target)
+
+    def _draw_oneway(self) -> list[Any]:
+        one, other = self._sides()
+        if self._stream.chance(0.5):
+            one, other = other, one
+        return [one, other, 0, self._down_for()]
+
+    _oneway = _partition
+
+    def _draw_slow_network(self) -> list[int]:
+        return [self._stream.choice((1, 1, 5, 50))]
+
+    def _slow_network(self, factor: int) -> None:
+        self._world.network.conditions.slowdown = factor
+
+    def _draw_loss(self) -> list[int]:
+        return [self._stream.choice((0, 1, 5, 20))]
+
+    def _loss(self, percent: int) -> None:
+        self._world.network.conditions.loss = percent / 100
+
+    # ---- disks
+
+    def _draw_slow_disk(self) -> list[int]:
+        return [self._member(), self._stream.choice((1, 10, 100))]
+
+    def _slow_disk(self, sid: int, factor: int) -> None:
+        for disk in self._world.disks[sid]:
+            disk.slowdown = factor
+
+    def _draw_full_disk(self) -> list[int]:
+        return [self._member(), self._down_for()]
+
+    def _full_disk(self, sid: int, duration: int) -> None:
+        self._world.failing.add(sid)
+        self._world.files[sid].full = True
+        self._world.scheduler.after(duration, self._free, sid)
+
+    def _free(self, sid: int) -> None:
+        self._world.files[sid].full = False
+        self._restart_after(sid, self._options["election_timeout"])
+
+    def _draw_failing_sync(self) -> list[int]:
+        return [self._member(), self._down_for()]
+
+    def _failing_sync(self, sid: int, down: int) -> None:
+        self._world.failing.add(sid)
+        self._world.files[sid].syncs_to_fail = 1
+        self._restart_after(sid, down + self._options["election_timeout"])
+
+    # ---- operators
+
+    def _draw_members(self) -> list[int]:
+        return [self._stream.choice(self._world.groups), self._stream.between(0, 1), self._stream.between(0, 1 << 20)]
+
+    def _members(self, group: int, add: int, which: int) -> None:
+        """Add or remove a member of a group; a number is never used twice."""
+        world = self._world
+        leader = world.leader(group)
+        host = world.host(leader)
+        if host is None:
+            return
+        sids = host.groups[group].peer.acceptor.log.sids
+        patience = 20 * self._options["election_timeout"]
+        if add:
+            fresh = [sid for sid in world.sids if sid not in world.started]
+            others = [sid for sid in sorted(world.started) if sid not in sids and sid not in world.first]
+            sid = others[which % len(others)] if others else fresh[0] if fresh else 0
+            if not sid or len(sids) >= 5:
+                return
+            if sid not in world.started:
+                world.started.add(sid)
+                world.start(sid)
+            world.enter(
+                leader,
+                host.add_member,
+                group,
+                world.member(sid),
+                patience,
+                lambda error: world.probe(f"added: {error is None}"),
+            )
+        elif len(sids) > max(2, self._options["accept_quorum"] + 1):
+            sid = sids[which % len(sids)]
+            world.enter(
+                leader, host.remove_member, group, sid, patience, lambda error: world.probe(f"removed: {error is None}")
+            )
+
+    def _draw_hand_over(self) -> list[int]:
+        return [self._stream.choice(self._world.groups), self._stream.between(0, 1 << 20)]
+
+    def _hand_over(self, group: int, which: int) -> None:
+        world = self._world
+        leader = world.leader(group)
+        host = world.host(leader)
+        if host is not None:
+            sids = [sid for sid in host.groups[group].peer.acceptor.log.sids if sid != leader]
+            if sids:
+                sid = sids[which % len(sids)]
+                world.enter(
+                    leader, host.hand_over, group, sid, lambda error: world.probe(f"handed over: {error is None}")
+                )
+
+    # ---- the end of it
+
+    def stop(self, up: tuple[int, ...]) -> None:
+        """No more faults; these members are up, all others down."""
+        self._active = False
+        world = self._world
+        world.network.heal()
+        for sid in sorted(world.started):
+            world.files[sid].full = False
+            world.files[sid].syncs_to_fail = 0
+            for disk in world.disks[sid]:
+                disk.hurry()
+            machine = world.machines[sid]
+            machine.effects_left = -1
+            if sid not in up:
+                world.kill(sid, power=False, why="stays down")
+            elif machine.alive:
+                machine.resume()
+        for sid in up:
+            world.start(sid)

@@ -1,0 +1,125 @@
+"""What one run is like, drawn from its seed. A random subset of the faults is on in each. All values are plain; times are nanoseconds."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from quorate.errors import UsageError
+from quorate.simulation.scheduler import MICROSECOND, MILLISECOND, Stream
+
+FAULTS: Final = (
+    "crash",
+    "crash_at_effect",
+    "crash_at_disk",
+    "power",
+    "blackout",
+    "reset",
+    "partition",
+    "oneway",
+    "pause",
+    "clock",
+    "slow_disk",
+    "slow_network",
+    "loss",
+    "full_disk",
+    "failing_sync",
+    "members",
+    "hand_over",
+)
+
+
+def draw(seed: int) -> dict[str, Any]:
+    stream = Stream(seed, "options")
+    members = 1 if stream.chance(0.03) else stream.choice((3, 3, 3, 4, 5))
+    heartbeat = stream.choice((5, 20, 50)) * MILLISECOND
+    timeout = heartbeat * stream.choice((4, 8))
+    return {
+        "members": members,
+        "groups": 2 if stream.chance(0.25) else 1,
+        # flexible quorums, where a majority is not the only choice
+        "accept_quorum": stream.choice((0, 0, 2)) if members in (4, 5) else 0,
+        "heartbeat": heartbeat,
+        "election_timeout": timeout,
+        "lease": timeout * stream.choice((0, 0, 1, 2)) // 2,
+        "clock_error": 10_000,
+        "drift_ppm": stream.choice((0, 0, 100, 4_000)),
+        "snapshot_entries": stream.choice((5, 20, 100, 100_000)),
+        "kept_entries": stream.choice((0, 2, 10, 100)),
+        "segment": stream.choice((500, 3_000, 100_000)),
+        "preallocate": stream.choice((0, 4096)),
+        "history": stream.choice((5, 50, 10_000)),
+        "delay": stream.spread(50 * MICROSECOND, 3 * MILLISECOND),
+        "disk_latency": stream.spread(50 * MICROSECOND, 5 * MILLISECOND),
+        "split": stream.choice((0.0, 0.0, 0.1, 0.5)),
+        "batching": stream.choice((0.0, 0.0, 0.3, 1.0)),
+        "duration": timeout * stream.between(10, 60),
+        "clients": stream.between(1, 6),
+        "keys": stream.between(1, 4),
+        "requests": stream.between(50, 400),
+        "faults": stream.between(2, 40),
+        "enabled": [fault for fault in FAULTS if stream.chance(0.4)],
+        "core_only": stream.chance(0.4),
+        "schedule": None,
+    }
+
+
+def complete(seed: int, changes: Mapping[str, object] | None) -> dict[str, Any]:
+    """The seed's options with ``changes``. Raises UsageError for a name or a kind of value that there is not."""
+    options = draw(seed)
+    for name, value in (changes or {}).items():
+        if name not in options:
+            raise UsageError(f"unknown simulation option {name!r}: expected one of {', '.join(options)}")
+        expected = options[name]
+        if name == "schedule":
+            fits = value is None or isinstance(value, list)
+        elif isinstance(expected, bool):
+            fits = isinstance(value, bool)
+        elif isinstance(expected, float):
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        elif isinstance(expected, list):
+            fits = isinstance(value, list) and all(item in FAULTS for item in value)
+        else:
+            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not fits:
+            raise UsageError(f"simulation option {name}: {value!r} will not do, an example is {expected!r}")
+        options[name] = value
+    if not 1 <= options["members"] <= 9 or not 1 <= options["groups"] <= 9:
+        raise UsageError("simulation options members and groups: expected 1 to 9")
+    return options
+
+
+def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Ways to make a run do less, the most drastic first."""
+    ways: list[tuple[str, dict[str, Any]]] = []
+
+    def change(text: str, **values: Any) -> None:
+        if any(options[name] != value for name, value in values.items()):
+            ways.append((text, {**options, **values}))
+
+    enabled = list(options["enabled"])
+    if options["schedule"] is None:
+        if len(enabled) > 1:
+            change("first half of the faults", enabled=enabled[: len(enabled) // 2])
+            change("second half of the faults", enabled=enabled[len(enabled) // 2 :])
+        for fault in enabled:
+            change(f"without {fault}", enabled=[other for other in enabled if other != fault])
+        if options["faults"] > 1:
+            change("half as many faults", faults=options["faults"] // 2)
+    if options["members"] > 3:
+        change("three members", members=3, accept_quorum=0)
+    change("one group", groups=1)
+    if options["duration"] > 5 * options["election_timeout"]:
+        change("half as long", duration=options["duration"] // 2)
+        change("a tenth shorter", duration=options["duration"] * 9 // 10)
+    if options["clients"] > 1:
+        change("one client", clients=1)
+    if options["requests"] > 4:
+        change("half the requests", requests=options["requests"] // 2)
+    change("one key", keys=1)
+    change("no lease", lease=0)
+    change("no drift", drift_ppm=0)
+    change("no split data", split=0.0)
+    change("no batching", batching=0.0)
+    change("everyone in the end", core_only=False)
+    change("no preallocation", preallocate=0)
+    change("no snapshots", snapshot_entries=100_000)
+    return ways

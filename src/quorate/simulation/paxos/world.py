@@ -1,0 +1,431 @@
+"""What the members of one run share, their lives, and the judge of what they do.
+
+Judged at every step: nobody applies another entry at an index than anybody else did; whatever is applied for the first time is on the disks of
+a phase-2 quorum; a ballot has one leader; a member that restarts has all it promised; what is taken from a snapshot is the state of that index.
+"""
+
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from quorate.consensus.paxos.group import Group, Limits
+from quorate.consensus.paxos.host import PEER, Host, HostSettings
+from quorate.consensus.paxos.log import Log
+from quorate.consensus.paxos.members import Member
+from quorate.consensus.paxos.messages import Accepted, Promise
+from quorate.consensus.paxos.peer import Drained
+from quorate.consensus.replicated import Replica, Restorer
+from quorate.errors import QuorateError
+from quorate.kv.service import KvService
+from quorate.simulation import trace as kinds
+from quorate.simulation.disk.device import VirtualDisk
+from quorate.simulation.disk.files import VirtualFiles
+from quorate.simulation.machine import Machine, SimulatedEnvironment
+from quorate.simulation.network import Conditions, Network
+from quorate.simulation.result import Violation
+from quorate.simulation.scheduler import Scheduler, Stream
+from quorate.simulation.trace import Trace
+
+PORT = 7000
+SPARE = 4
+"""Members that may be added in a run."""
+
+
+class Promises:
+    """What a member said of one group, that its disk must know after a restart."""
+
+    __slots__ = ("accepted", "durable", "log", "promised")
+
+    def __init__(self) -> None:
+        self.promised = 0
+        self.accepted = (0, 0)
+        """(ballot, index) of the latest Accepted."""
+        self.log = Log()
+        """As its process had it last."""
+        self.durable = 0
+        """How far of that its disk surely has."""
+
+    def holds(self, index: int, payload: bytes) -> bool:
+        log = self.log
+        if index > self.durable or index > log.last:
+            return False
+        return index <= log.base or log.between(index, index)[0].payload == payload
+
+
+class Service(KvService):
+    """The production service, with the judge looking on."""
+
+    world: "World"
+    sid: int
+
+    def apply(self, index: int, payload: bytes) -> None:
+        self.world.applied(self.sid, self.replica.group, index, payload)
+        super().apply(index, payload)
+
+    def role_changed(self, leader: int, leading: bool) -> None:
+        self.world.role(self.sid, self.replica.group, leader, leading)
+        super().role_changed(leader, leading)
+
+    def adopt(self, restorer: Restorer) -> None:
+        super().adopt(restorer)
+        self.world.probe("snapshot adopted")
+
+
+class Life:
+    """A process from its start to its end. ``host`` is None until recovery has succeeded."""
+
+    def __init__(self, world: "World", sid: int, env: SimulatedEnvironment) -> None:
+        self.world = world
+        self.sid = sid
+        self.env = env
+        self.host: Host | None = None
+
+    def begin(self) -> None:
+        """In the process. Raises what recovery raises."""
+        world = self.world
+        options = world.options
+        settings = HostSettings(
+            self.sid,
+            [world.member(sid) for sid in world.first],
+            (world.machines[self.sid].address, PORT),
+            groups=world.groups,
+            accept_quorum=options["accept_quorum"],
+            heartbeat=options["heartbeat"],
+            election_timeout=options["election_timeout"],
+            lease=options["lease"],
+            clock_error=options["clock_error"],
+            limits=Limits(
+                snapshot_bytes=1 << 30,
+                snapshot_entries=options["snapshot_entries"],
+                kept_entries=options["kept_entries"],
+            ),
+            segment=options["segment"],
+            preallocate=options["preallocate"],
+        )
+        disks = world.disks[self.sid]
+        host = Host(self.env, disks[0], disks[1], settings, self._service, lambda reason: world.stopped(self, reason))
+        for group in host.groups.values():
+            self._check(group)
+            _Watch(self, group)
+        self.host = host
+        host.start()
+
+    def _service(self, env: Any, replica: Replica) -> KvService:
+        service = Service(env, replica, b"", b"", self.world.options["history"], _nothing)
+        service.world, service.sid = self.world, self.sid
+        return service
+
+    def _check(self, group: Group) -> None:
+        """Whatever was promised is there."""
+        world, acceptor = self.world, group.peer.acceptor
+        promises = world.promises[self.sid][group.group]
+        if acceptor.promised < promises.promised:
+            world.violate(
+                f"durability: member {self.sid} promised {promises.promised:#x}, but recovers with {acceptor.promised:#x}"
+            )
+        if (acceptor.accepted, acceptor.log.last) < promises.accepted:
+            ballot, index = promises.accepted
+            world.violate(
+                f"durability: member {self.sid} accepted up to {index} in {ballot:#x}, but recovers with"
+                f" {acceptor.log.last} in {acceptor.accepted:#x}"
+            )
+        promises.log = acceptor.log
+        # what was durable still is; what is found beyond that may be in the cache alone
+        promises.durable = min(promises.durable, acceptor.log.last)
+
+
+class _Watch:
+    """Tells the judge what a group's core says and knows to be durable."""
+
+    def __init__(self, life: Life, group: Group) -> None:
+        self._promises = life.world.promises[life.sid][group.group]
+        self._group = group
+        self._drain, self._persisted = group.drain, group.peer.persisted
+        self._unsynced: list[tuple[int, int]] = [(0, group.peer.acceptor.log.last)]
+        group.drain = self.drain  # type: ignore[method-assign]  # that is what a watch does
+        group.peer.persisted = self.persisted  # type: ignore[method-assign]  # the same
+
+    def drain(self) -> Drained:
+        drained = self._drain()
+        promises = self._promises
+        if drained.writes:
+            self._unsynced.append((drained.writes[-1].token, self._group.peer.acceptor.log.last))
+            promises.durable = min(promises.durable, self._group.peer.acceptor.log.last)
+        for messages in drained.messages.values():
+            for message in messages:
+                if isinstance(message, Promise):
+                    promises.promised = max(promises.promised, message.ballot)
+                elif isinstance(message, Accepted):
+                    promises.promised = max(promises.promised, message.ballot)
+                    promises.accepted = max(promises.accepted, (message.ballot, message.last))
+        return drained
+
+    def persisted(self, token: int) -> None:
+        while self._unsynced and self._unsynced[0][0] <= token:
+            _, last = self._unsynced.pop(0)
+            # what was cut since does not count
+            self._promises.durable = (
+                min(last, *[later for _, later in self._unsynced], self._promises.log.last) if self._unsynced else last
+            )
+        self._persisted(token)
+
+
+class World:
+    """Implements machine.Watcher. ``failure`` is the first broken promise; the run ends there."""
+
+    def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
+        self.seed = seed
+        self.options = options
+        self.scheduler = Scheduler()
+        self.trace = Trace(keep_trace)
+        conditions = Conditions(options["delay"], options["split"], 0.0)
+        self.network = Network(self.scheduler, Stream(seed, "network"), conditions, self.trace)
+        self.groups = tuple(range(1, options["groups"] + 1))
+        self.first = tuple(range(1, options["members"] + 1))
+        self.sids = tuple(range(1, options["members"] + SPARE + 1))
+        self.failure = ""
+        self.error: BaseException | None = None
+        self.probes: dict[str, int] = {}
+        self.commits = 0
+        self.started = set(self.first)
+        """Members that there are, running or not."""
+        self.failing: set[int] = set()
+        """Members whose disk fails, through no fault of theirs."""
+        self.chosen: dict[int, dict[int, bytes]] = {group: {} for group in self.groups}
+        self.leaders: dict[tuple[int, int], int] = {}
+        self.promises = {sid: {group: Promises() for group in self.groups} for sid in self.sids}
+        self.lives: dict[int, Life] = {}
+        self.machines: dict[int, Machine] = {}
+        self.files: dict[int, VirtualFiles] = {}
+        self.disks: dict[int, tuple[VirtualDisk, VirtualDisk]] = {}
+        self._names: dict[Machine, int] = {}
+        self._lives = 0
+        self._crash_at: dict[int, tuple[int, Callable[[], None]]] = {}
+        drift = Stream(seed, "drift")
+        for sid in self.sids:
+            machine = Machine(
+                f"m{sid}", f"10.0.0.{sid}", self.scheduler, self.network, Stream(seed, f"machine {sid}"), self
+            )
+            machine.batching = options["batching"]
+            machine.change_clock(0, drift.between(-options["drift_ppm"], options["drift_ppm"]))
+            self.machines[sid] = machine
+            self._names[machine] = sid
+            self.files[sid] = VirtualFiles(Stream(seed, f"files {sid}"))
+            self.disks[sid] = (self._disk(sid, "journal"), self._disk(sid, "snapshots"))
+
+    def _disk(self, sid: int, name: str) -> VirtualDisk:
+        stream = Stream(self.seed, f"disk {sid} {name}")
+        disk = VirtualDisk(self.scheduler, stream, self.files[sid], self.options["disk_latency"])
+        disk.on_step = lambda what: self._stepped(sid)
+        return disk
+
+    def member(self, sid: int) -> Member:
+        return Member(sid, {PEER: f"10.0.0.{sid}:{PORT}"})
+
+    # ---- lives
+
+    def start(self, sid: int) -> None:
+        """Start the member if it does not run."""
+        if sid in self.lives or sid not in self.started or self.failure:
+            return
+        self.note(kinds.START, sid)
+        self.probe("start")
+        self._lives += 1
+        machine = self.machines[sid]
+        env = machine.start(Random(f"{self.seed}/process {self._lives}"))
+        for disk in self.disks[sid]:
+            disk.open(lambda call: machine.enter(env, call))
+        life = self.lives[sid] = Life(self, sid, env)
+        machine.enter(env, self._begin, life)
+
+    def _begin(self, life: Life) -> None:
+        try:
+            life.begin()
+        except QuorateError as error:
+            self.violate(f"recovery: member {life.sid} does not start: {error}")
+
+    def kill(self, sid: int, power: bool, why: str = "killed") -> None:
+        """End the process; with it the machine, unless ``power``."""
+        if self.lives.pop(sid, None) is None:
+            return
+        self.note(kinds.CRASH, sid, why if power else "power lost")
+        self._crash_at.pop(sid, None)
+        self.machines[sid].end(power)
+        for disk in self.disks[sid]:
+            disk.crash()
+        if not power:
+            self.files[sid].lose_power()
+
+    def stopped(self, life: Life, reason: str) -> None:
+        """The member stops by itself: right only because of its disk."""
+        if life.sid not in self.failing:
+            self.violate(f"member {life.sid} stops: {reason}")
+            return
+        self.probe("stopped by its disk")
+        self.scheduler.after(0, self._stop, life, reason)
+
+    def _stop(self, life: Life, reason: str) -> None:
+        if self.lives.get(life.sid) is life:
+            self.kill(life.sid, power=True, why=reason)
+            self.scheduler.after(self.options["election_timeout"], self.start, life.sid)
+
+    def crash_at_disk(self, sid: int, operations: int, crash: Callable[[], None]) -> None:
+        """Call ``crash`` in the midst of the disks' next operation but ``operations``."""
+        self._crash_at[sid] = (operations, crash)
+
+    def _stepped(self, sid: int) -> None:
+        waiting = self._crash_at.get(sid)
+        if waiting is None:
+            return
+        left, crash = waiting
+        if left > 0:
+            self._crash_at[sid] = (left - 1, crash)
+        else:
+            del self._crash_at[sid]
+            crash()
+
+    def host(self, sid: int) -> Host | None:
+        life = self.lives.get(sid)
+        return None if life is None else life.host
+
+    def service(self, sid: int, group: int) -> KvService | None:
+        host = self.host(sid)
+        if host is None:
+            return None
+        service = host.groups[group].service
+        assert isinstance(service, KvService)
+        return service
+
+    def enter(self, sid: int, call: Callable[..., None], *args: object) -> None:
+        """Have it done in the member's process, if there is one."""
+        life = self.lives.get(sid)
+        if life is not None:
+            self.machines[sid].enter(life.env, call, *args)
+
+    def leader(self, group: int = 1) -> int:
+        """The member that leads in the greatest ballot; 0 if none does."""
+        leading = [
+            (host.groups[group].peer.acceptor.promised, sid)
+            for sid, life in self.lives.items()
+            if (host := life.host) is not None and host.groups[group].leading
+        ]
+        return max(leading, default=(0, 0))[1]
+
+    # ---- machine.Watcher
+
+    def crashed(self, machine: Machine) -> None:
+        self.kill(self._names[machine], power=True, why="killed in the middle of an event")
+
+    def failed(self, machine: Machine, error: Exception) -> None:
+        self.violate(str(error) if isinstance(error, Violation) else f"{machine.name}: {told(error)}")
+        self.error = error
+
+    def stepped(self, machine: Machine) -> None:
+        """What is judged is judged when it happens."""
+
+    # ---- the judge
+
+    def applied(self, sid: int, group: int, index: int, payload: bytes) -> None:
+        chosen = self.chosen[group]
+        known = chosen.get(index)
+        if known is None:
+            chosen[index] = payload
+            self.commits += 1
+            self._chosen_first(sid, group, index, payload)
+        elif known != payload:
+            raise Violation(
+                f"agreement: member {sid} applies another entry at {index} of group {group} than others did"
+            )
+        self.note(kinds.COMMIT, sid, f"{group}:{index}")
+
+    def _chosen_first(self, sid: int, group: int, index: int, payload: bytes) -> None:
+        host = self.host(sid)
+        if host is None:
+            return
+        sids = host.groups[group].peer.acceptor.log.sids
+        needed = host.groups[group].peer.settings.quorums(len(sids))[1]
+        holders = sum(self.promises[other][group].holds(index, payload) for other in sids)
+        # while members change, the quorum of those before may have been the one
+        if holders < needed and "fault: members" not in self.probes:
+            raise Violation(
+                f"durability: member {sid} applies {index} of group {group}, which {holders} of {len(sids)} have on disk"
+            )
+
+    def role(self, sid: int, group: int, leader: int, leading: bool) -> None:
+        host = self.host(sid)
+        self.note(
+            kinds.ROLE, sid, f"group {group}: {'leads' if leading else f'follows {leader}' if leader else 'looks'}"
+        )
+        if leading and host is not None:
+            self.probe("leads")
+            ballot = host.groups[group].peer.acceptor.promised
+            other = self.leaders.setdefault((group, ballot), sid)
+            if other != sid:
+                raise Violation(f"leadership: members {other} and {sid} lead group {group} in ballot {ballot:#x}")
+
+    def violate(self, text: str) -> None:
+        if not self.failure:
+            self.failure = text
+            self.trace.note(self.scheduler.now, kinds.FAILURE, "", text=text)
+
+    def probe(self, name: str) -> None:
+        self.probes[name] = self.probes.get(name, 0) + 1
+
+    def note(self, kind: str, sid: int, text: str = "") -> None:
+        self.trace.note(self.scheduler.now, kind, self.machines[sid].name, "", text)
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """The production code says that something is wrong with itself."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, Violation):
+            self.violate(str(error))
+        elif error is not None:
+            self.violate(f"{record.getMessage()}: {told(error)}")
+            self.error = error
+
+    # ---- the state of the groups
+
+    def converged(self, sids: tuple[int, ...]) -> bool:
+        """Every group has a leader among these, and those of them that are its members have applied the same, which is all of it."""
+        for group in self.groups:
+            leader = self.host(self.leader(group))
+            if leader is None:
+                return False
+            log = leader.groups[group].peer.acceptor.log
+            for sid in log.sids:
+                if sid not in sids:
+                    continue
+                host = self.host(sid)
+                if (
+                    host is None
+                    or host.groups[group].applied != leader.groups[group].applied
+                    or log.last != log.decided
+                ):
+                    return False
+        return True
+
+    def compare(self, sids: tuple[int, ...]) -> None:
+        """Members that applied the same hold the same state."""
+        for group in self.groups:
+            leader = self.service(self.leader(group), group)
+            assert leader is not None
+            for sid in sids:
+                service = self.service(sid, group)
+                if service is None or service.replica.applied != leader.replica.applied:
+                    continue
+                if service.machine.digest() != leader.machine.digest():
+                    self.violate(f"state agreement: members {sid} and {self.leader(group)} differ in group {group}")
+
+
+def _nothing() -> None:
+    """There are no connections to be flushed."""
+
+
+def told(error: BaseException) -> str:
+    """An exception as the failure of a run: what, and where in our code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else f" ({frame.tb_frame.f_code.co_qualname})"
+    return f"{type(error).__name__}: {error}{where}"
