@@ -32,6 +32,7 @@ from quorate.kv.client import (
 from quorate.kv.client.aio import Client as AsyncClient
 from quorate.kv.client.sync import Client, Transaction
 from quorate.kv.client.transaction import Transaction as AsyncTransaction
+from quorate.kv.commands import DELETE_RANGE, Write
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +290,14 @@ def test_shards_are_found_and_commits_over_them_refused(tmp_path: Path) -> None:
         kv.commit([exists("a")], [put("b", b""), put("f", b"")])
         with pytest.raises(Refused, match="in several shards"):
             kv.commit([exists("a")], [put("z", b"")])
+        for prefix in ("f", "fz"):
+            assert kv.commit([], [delete_prefix(prefix)]).versions == [1 if prefix == "f" else 0]
+        with pytest.raises(Refused, match="in several shards"):
+            kv.commit([], [Write(DELETE_RANGE, b"a", b"h")])
+        with pytest.raises(Refused, match="in several shards"):
+            kv.commit([], [Write(DELETE_RANGE, b"a", b"")])
+        assert kv.commit([], [Write(DELETE_RANGE, b"p", b"")]).versions == [2]
+        kv.commit([], [put("p", b""), put("z", b"")])
         with pytest.raises(Refused, match="a watch is of one shard"):
             next(kv.watch(start="a", end="z"))
 

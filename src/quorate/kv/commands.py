@@ -357,8 +357,12 @@ class _Cursor:
         return self.take(size, "a value")
 
 
-def check(data: bytes) -> tuple[int, list[bytes]]:
-    """Check one whole command from outside: its kind, and the keys it names (both ends of ranges; [] if it names none).
+Range = tuple[bytes, bytes]
+"""Start and end, half open; an end of b"" is none."""
+
+
+def check(data: bytes) -> tuple[int, list[bytes], list[Range]]:
+    """Check one whole command from outside: its kind, and the keys and the ranges that it names.
 
     Raises RemoteProtocolError for anything that ``apply`` could not read, or that is beyond the limits.
     """
@@ -369,11 +373,12 @@ def check(data: bytes) -> tuple[int, list[bytes]]:
         raise RemoteProtocolError(f"a command of {len(data) - HEAD.size} bytes that says it has {length}")
     cursor = _Cursor(data, HEAD.size, len(data))
     keys: list[bytes] = []
+    ranges: list[Range] = []
     if kind == COMMIT:
         key = _check_one(data)
         if key:
-            return kind, [key]
-        _check_commit(cursor, keys)
+            return kind, [key], ranges
+        _check_commit(cursor, keys, ranges)
     elif kind in (OPEN_SESSION, COMPACT):
         cursor.number(U64, "a number")
     elif kind in (CLOSE_SESSIONS, REVOKE_LEASES):
@@ -392,7 +397,7 @@ def check(data: bytes) -> tuple[int, list[bytes]]:
         raise RemoteProtocolError(f"a command of unknown kind {kind}")
     if cursor.at != cursor.end:
         raise RemoteProtocolError(f"a command with {cursor.end - cursor.at} bytes too many")
-    return kind, keys
+    return kind, keys, ranges
 
 
 def _check_one(data: bytes) -> bytes:
@@ -426,7 +431,7 @@ def _check_one(data: bytes) -> bytes:
     return key if size <= VALUE_MAX and at + 4 + size + PUT_TAIL.size == end else b""
 
 
-def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
+def _check_commit(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> None:
     conditions, writes, reads = _COUNTS.unpack(cursor.take(_COUNTS.size, "a commit"))
     if max(conditions, writes, reads) > PARTS_MAX:
         raise RemoteProtocolError(
@@ -434,54 +439,67 @@ def _check_commit(cursor: _Cursor, keys: list[bytes]) -> None:
         )
     for _ in range(conditions):
         kind, size = KIND_KEY.unpack(cursor.take(3, "a condition"))
-        keys.append(cursor.key(size, 0 if kind == UNCHANGED else 1))
+        if kind == UNCHANGED:
+            ranges.append(_check_range(cursor, size))
+            cursor.take(8, "a number")
+            continue
+        keys.append(cursor.key(size))
         if kind in (VERSION, MODIFIED, HELD_BY):
             cursor.take(8, "a number")
         elif kind == VALUE:
             cursor.value()
-        elif kind == UNCHANGED:
-            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
-            cursor.take(8, "a number")
         elif kind not in (EXISTS, ABSENT):
             raise RemoteProtocolError(f"a condition of unknown kind {kind}")
     written: set[bytes] = set()
-    ranges: list[tuple[bytes, bytes]] = []
+    deleted: list[Range] = []
     for _ in range(writes):
         kind, size = KIND_KEY.unpack(cursor.take(3, "a write"))
-        key = cursor.key(size, 0 if kind == DELETE_RANGE else 1)
+        if kind == DELETE_RANGE:
+            deleted.append(_check_range(cursor, size))
+            continue
+        key = cursor.key(size)
+        if key in written:
+            raise RemoteProtocolError(f"a commit that writes {key!r} twice")
+        written.add(key)
         keys.append(key)
-        if kind != DELETE_RANGE:
-            if key in written:
-                raise RemoteProtocolError(f"a commit that writes {key!r} twice")
-            written.add(key)
         if kind == PUT:
             cursor.value()
             cursor.take(PUT_TAIL.size, "a put")
-        elif kind == DELETE_RANGE:
-            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
-            ranges.append((key, keys[-1]))
         elif kind in (ACQUIRE, RELEASE):
             cursor.value()
             cursor.take(_LOCK_TAIL.size, "a lock")
         elif kind != DELETE:
             raise RemoteProtocolError(f"a write of unknown kind {kind}")
-    if len(ranges) > RANGES_MAX:
-        raise RemoteProtocolError(f"a commit that deletes {len(ranges)} ranges, at most {RANGES_MAX} can be")
-    ranges.sort()
-    for (start, end), (later, _) in pairwise(ranges):
+    _check_deleted(deleted, written)
+    ranges += deleted
+    for _ in range(reads):
+        ranged, size = KIND_KEY.unpack(cursor.take(3, "a read"))
+        if ranged:
+            ranges.append(_check_range(cursor, size))
+        else:
+            keys.append(cursor.key(size))
+
+
+def _check_range(cursor: _Cursor, size: int) -> Range:
+    """The one whose start has ``size`` bytes."""
+    start = cursor.key(size, 0)
+    return start, cursor.key(cursor.number(_U16, "a length"), 0)
+
+
+def _check_deleted(deleted: list[Range], written: set[bytes]) -> None:
+    """Every key is written once: no ranges that overlap, and none that has a written key."""
+    if len(deleted) > RANGES_MAX:
+        raise RemoteProtocolError(f"a commit that deletes {len(deleted)} ranges, at most {RANGES_MAX} can be")
+    deleted.sort()
+    for (start, end), (later, _) in pairwise(deleted):
         if not end or later < end:
             raise RemoteProtocolError(
                 f"a commit that deletes the range from {later!r} and one from {start!r}, which overlap"
             )
-    for start, end in ranges:
+    for start, end in deleted:
         for key in written:
             if start <= key and (not end or key < end):
                 raise RemoteProtocolError(f"a commit that writes {key!r} and deletes a range that it is in")
-    for _ in range(reads):
-        ranged, size = KIND_KEY.unpack(cursor.take(3, "a read"))
-        keys.append(cursor.key(size, 0 if ranged else 1))
-        if ranged:
-            keys.append(cursor.key(cursor.number(_U16, "a length"), 0))
 
 
 # ---- results

@@ -12,7 +12,7 @@ from typing import Any
 
 from quorate.errors import RemoteProtocolError
 from quorate.kv import commands, wire
-from quorate.kv.commands import COMMIT, Entry
+from quorate.kv.commands import COMMIT, Entry, Range
 from quorate.kv.service import KvService, is_conditional
 from quorate.kv.watches import Watch
 from quorate.runtime.environment import Connection, Environment
@@ -42,12 +42,14 @@ class Shards:
     def of_group(self, group: int) -> KvService | None:
         return self._groups.get(group)
 
-    def of_keys(self, keys: Sequence[bytes]) -> KvService | None:
-        """The one that has all of them; None if no single one has."""
-        found = self.of_key(keys[0])
+    def of_keys(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> KvService | None:
+        """The one that has all of them, whole ranges among them; None if no single one has."""
+        found = self.of_key(keys[0] if keys else ranges[0][0])
         if len(self.services) > 1:
-            for key in keys:
-                if self.of_key(key) is not found:
+            if any(self.of_key(key) is not found for key in keys):
+                return None
+            for start, end in ranges:
+                if self.of_key(start) is not found or (found.end and (not end or end > found.end)):
                     return None
         return found
 
@@ -216,11 +218,11 @@ class ClientConnection:
     def _write(self, id_: int, body: bytes) -> None:
         group, turn = wire.TWO_U32.unpack_from(body) if len(body) >= wire.TWO_U32.size else _short(body)
         command = body[wire.TWO_U32.size :]
-        kind, keys = commands.check(command)
+        kind, keys, ranges = commands.check(command)
         shards = self._front.shards
         service = shards.of_group(group) if group else None
-        if kind == COMMIT and keys:
-            service = shards.of_keys(keys)
+        if kind == COMMIT and (keys or ranges):
+            service = shards.of_keys(keys, ranges)
             if service is None:
                 self.answer(
                     id_,

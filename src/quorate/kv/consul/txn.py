@@ -77,15 +77,14 @@ class TxnFamily:
         transaction = _parse(request.body)
         if not transaction.operations:
             return answer({"Results": [], "Errors": None})
-        keys = [operation.key for operation in transaction.operations]
-        service = self._backend.front.shards.of_keys(keys)
-        if service is None:
-            raise Refusal(400, "the keys are in several shards: a transaction over shards needs two-phase commit")
         body = commands.commit_body(transaction.conditions, transaction.writes, transaction.reads)
         try:
-            commands.check(commands.pack_command(commands.COMMIT, body))
+            _, keys, ranges = commands.check(commands.pack_command(commands.COMMIT, body))
         except RemoteProtocolError as error:
             raise Refusal(400, str(error)) from None
+        service = self._backend.front.shards.of_keys(keys, ranges)
+        if service is None:
+            raise Refusal(400, "the keys are in several shards: a transaction over shards needs two-phase commit")
         pending = Pending()
 
         def told(result: Result | Refusal) -> None:
