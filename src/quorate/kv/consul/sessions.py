@@ -47,7 +47,7 @@ class SessionFamily:
 
     def _create(self, request: Request, rest: str) -> Pending:
         wanted = _wanted(request.body)
-        id_, lease = new_session_id()
+        id_, lease = new_session_id(self._backend.env.random)
         meta = {
             "ID": id_,
             "Name": str(wanted.get("name", ""))[:_NAME_MAX],

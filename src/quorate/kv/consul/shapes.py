@@ -1,10 +1,11 @@
 """Answers as Consul's JSON has them."""
 
 import json
-import uuid
 from base64 import b64encode
 from collections.abc import Iterable
+from random import Random
 from typing import Any
+from uuid import UUID
 
 from quorate.kv import commands
 from quorate.kv.commands import Entry
@@ -51,16 +52,16 @@ def entry_shape(entry: Entry, leases: dict[int, Lease], *, value: bool = True) -
 # ---- sessions
 
 
-def new_session_id() -> tuple[str, int]:
+def new_session_id(random: Random) -> tuple[str, int]:
     """A random id, and the number of the lease that stands for it: its last 64 bits, of which UUIDs fix the first."""
-    fresh = uuid.uuid4()
+    fresh = UUID(int=random.getrandbits(128), version=4)
     return str(fresh), lease_of(str(fresh))
 
 
 def lease_of(session: str) -> int:
     """0 for what is no id of a session."""
     try:
-        number = uuid.UUID(session).int & ((1 << 64) - 1)
+        number = UUID(session).int & ((1 << 64) - 1)
     except ValueError:
         return 0
     return number if number >= CHOSEN_ELSEWHERE else 0
