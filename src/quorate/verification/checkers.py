@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from quorate.errors import UsageError
-from quorate.verification import linearizability, zookeeper
+from quorate.verification import linearizability, list_append, zookeeper
 from quorate.verification.fifo import Queue
 from quorate.verification.history import History
 from quorate.verification.lock import Lock
@@ -126,6 +126,7 @@ CHECKERS: Final[dict[str, tuple[str, Checker]]] = {
     ),
     "queue": ("first in, first out", _without_reads(_without_state(Queue))),
     "lock": ("one holder at a time, growing fencing tokens", _without_reads(_without_state(Lock))),
+    "list-append": ("transactions of reads and appends: strictly serializable", findings(list_append.check)),
     "zookeeper": ("all that ZooKeeper guarantees its clients", findings(zookeeper.check)),
     "znode": ("writes to each ZooKeeper node", linearizable(lambda o: Znode(o.initial, reads=o.reads))),
 }

@@ -186,7 +186,10 @@ def _time(event: dict[Any, Any], number: int, where: str) -> int:
 
 def _looks_independent(history: History) -> bool:
     """Every value is a pair, and of a cas a pair with a pair: plain reads ask with nothing, plain swaps with two values."""
-    return all(_is_pair(op.value) and (op.name != "cas" or _is_pair(op.value[1])) for op in history.operations)
+    return all(
+        op.name != "txn" and _is_pair(op.value) and (op.name != "cas" or _is_pair(op.value[1]))
+        for op in history.operations
+    )
 
 
 def _is_pair(value: Any) -> bool:
