@@ -1,13 +1,18 @@
 """A cluster of the key-value store: one process for each member, as a user runs it."""
 
+import http.client
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tests.support.processes import free_ports
+from tests.support.namespaces import Network
+from tests.support.processes import free_ports, wait_until
 
 from quorate.kv.client.aio import Client as AsyncClient
 from quorate.kv.client.errors import KvError
@@ -17,18 +22,30 @@ PATIENCE = 30.0
 
 
 class KvCluster:
-    """``members``: how many it begins with; ports are kept for ``spare`` more. ``settings``: lines for the ``[kv]`` table."""
+    """``members``: how many it begins with; ports are kept for ``spare`` more. ``settings``: lines for the ``[kv]`` table. ``network``: the
+    namespaces that the members live in, one each. ``fronts``: of each member the address that clients are told, if something stands before it."""
 
     def __init__(
-        self, folder: Path, members: int = 3, *, spare: int = 0, settings: str = "", started: bool = True
+        self,
+        folder: Path,
+        members: int = 3,
+        *,
+        spare: int = 0,
+        settings: str = "",
+        started: bool = True,
+        network: Network | None = None,
+        fronts: Mapping[int, str] | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.size = members
+        self.network = network
+        self.fronts = dict(fronts or {})
         ports = free_ports(3 * (members + spare))
         self.ports = {sid: ports[3 * sid - 3 : 3 * sid] for sid in range(1, members + spare + 1)}
         """Of each member: for the others, for clients, for HTTP."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._leader = 0
         if started:
             for sid in range(1, members + 1):
                 self.start(sid)
@@ -44,21 +61,28 @@ class KvCluster:
 
     # ---- where
 
+    def host(self, sid: int) -> str:
+        return "127.0.0.1" if self.network is None else self.network.host(sid - 1)
+
+    def client_address(self, sid: int) -> str:
+        """Where the member listens for clients."""
+        return f"{self.host(sid)}:{self.ports[sid][1]}"
+
     @property
     def addresses(self) -> list[str]:
-        return [f"127.0.0.1:{self.ports[sid][1]}" for sid in range(1, self.size + 1)]
+        return [self.fronts.get(sid) or self.client_address(sid) for sid in range(1, self.size + 1)]
 
     def http(self, sid: int) -> str:
-        return f"127.0.0.1:{self.ports[sid][2]}"
+        return f"{self.host(sid)}:{self.ports[sid][2]}"
+
+    def _addresses(self, sid: int) -> dict[str, str]:
+        names = zip(("peer", "client", "http"), self.ports[sid], strict=True)
+        found = {name: f"{self.host(sid)}:{port}" for name, port in names}
+        return {**found, "client": self.fronts.get(sid) or found["client"]}
 
     def options(self, sid: int) -> list[str]:
         """As `quorate member add` takes them."""
-        names = ("peer", "client", "http")
-        return [
-            word
-            for name, port in zip(names, self.ports[sid], strict=True)
-            for word in (f"--{name}", f"127.0.0.1:{port}")
-        ]
+        return [word for name, address in self._addresses(sid).items() for word in (f"--{name}", address)]
 
     # ---- processes
 
@@ -66,18 +90,20 @@ class KvCluster:
         lines = ["[node]", f"id = {sid}", f'data_dir = "{sid}"', "[kv]", 'cluster = "test"', self.settings]
         if join:
             lines.append("join = true")
+        if sid in self.fronts:
+            lines.append(f'listen.client = "{self.client_address(sid)}"')
         for other in sorted({*range(1, self.size + 1), sid}):
-            names = zip(("peer", "client", "http"), self.ports[other], strict=True)
-            lines += ["[[kv.members]]", f"id = {other}", *[f'{name} = "127.0.0.1:{port}"' for name, port in names]]
+            addresses = [f'{name} = "{address}"' for name, address in self._addresses(other).items()]
+            lines += ["[[kv.members]]", f"id = {other}", *addresses]
         return "\n".join(lines) + "\n"
 
     def start(self, sid: int, *, join: bool = False) -> None:
         file = self.folder / f"{sid}.toml"
         file.write_text(self.configuration(sid, join))
+        prefix = [] if self.network is None else self.network.prefix(sid - 1)
+        command = [*prefix, sys.executable, "-m", "quorate", "serve", str(file)]
         with open(self.folder / f"{sid}.log", "ab") as log:
-            self.processes[sid] = subprocess.Popen(
-                [sys.executable, "-m", "quorate", "serve", str(file)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self.processes[sid] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def kill(self, sid: int, number: signal.Signals = signal.SIGKILL) -> None:
         process = self.processes.pop(sid)
@@ -114,6 +140,33 @@ class KvCluster:
         """Until it serves."""
         with self.client() as client:
             client.get("nothing")
+
+    def status(self, sid: int) -> dict[str, Any] | None:
+        """What the member says of its first group, None if it does not answer."""
+        connection = http.client.HTTPConnection(self.http(sid), timeout=2.0)
+        try:
+            connection.request("GET", "/quorate/v1/status")
+            found: dict[str, Any] = json.loads(connection.getresponse().read())["groups"][0]
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+        return found
+
+    def steady(self) -> int:
+        """Wait until all members agree who leads, and have applied what it has; that one."""
+
+        def look() -> bool:
+            found = [self.status(sid) for sid in self.processes]
+            states = [status for status in found if status is not None]
+            leaders = {status["leader"] for status in states}
+            if len(states) < len(self.processes) or len(leaders) != 1 or not leaders <= self.processes.keys():
+                return False
+            (self._leader,) = leaders
+            return [status["leading"] for status in states].count(True) == 1
+
+        wait_until(look, PATIENCE, "all members agree who leads")
+        return self._leader
 
     def leader(self) -> int:
         """Of the first shard."""

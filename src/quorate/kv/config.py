@@ -14,6 +14,9 @@
     client = "10.0.0.1:7002"        # where clients of the store do
     http = "10.0.0.1:8500"          # Consul's API, and the cluster's administration
 
+    [kv.listen]                     # where this member listens, if elsewhere than where the others reach it
+    client = "0.0.0.0:7002"
+
 A member that is to be added to a running cluster has ``join = true`` in ``[kv]``.
 """
 
@@ -44,6 +47,7 @@ class KvConfig:
         "history",
         "join",
         "lease_ms",
+        "listen",
         "members",
         "shards",
         "sid",
@@ -67,6 +71,7 @@ class KvConfig:
         clock_error_ppm: int = 1000,
         snapshot_mib: int = 64,
         history: int = 10_000,
+        listen: Mapping[str, str] | None = None,
     ) -> None:
         """``history``: so many revisions are kept for reads of the past and watches."""
         self.file = file
@@ -83,6 +88,7 @@ class KvConfig:
         self.clock_error_ppm = clock_error_ppm
         self.snapshot_mib = snapshot_mib
         self.history = history
+        self.listen = dict(listen or {})
 
     @property
     def myself(self) -> Member:
@@ -90,7 +96,7 @@ class KvConfig:
 
     def address(self, name: str) -> tuple[str, int]:
         """Where this member listens for what ``name`` says."""
-        return split(self.myself.addresses[name])
+        return split(self.listen.get(name) or self.myself.addresses[name])
 
 
 def split(address: str) -> tuple[str, int]:
@@ -144,6 +150,7 @@ def load(file: str) -> KvConfig:
         clock_error_ppm=kv.number("clock_error_ppm", 0, 500_000, 1000),
         snapshot_mib=kv.number("snapshot_mib", 1, 1 << 16, 64),
         history=kv.number("history", 0, 1 << 40, 10_000),
+        listen=_listen(kv),
     )
     kv.nothing_else()
     return config
@@ -154,6 +161,15 @@ def _member(table: "_Table") -> Member:
     addresses = {name: table.address(name) for name in ADDRESSES}
     table.nothing_else()
     return Member(sid, addresses)
+
+
+def _listen(kv: "_Table") -> dict[str, str]:
+    if not kv.has("listen"):
+        return {}
+    table = kv.table("listen")
+    found = {name: table.address(name) for name in ADDRESSES if table.has(name)}
+    table.nothing_else()
+    return found
 
 
 def _shards(kv: "_Table") -> tuple[bytes, ...]:
@@ -186,6 +202,10 @@ class _Table:
         if not fits(value):
             raise ConfigError(f"{self._key(key)}: expected {wanted}, found {value!r}", self.file)
         return value
+
+    def has(self, key: str) -> bool:
+        self._asked.add(key)
+        return key in self._values
 
     def table(self, key: str) -> "_Table":
         return _Table(self._get(key, None, "a table", lambda value: isinstance(value, dict)), self._key(key), self.file)

@@ -9,7 +9,7 @@ from quorate.consensus.paxos.host import Host, HostSettings
 from quorate.consensus.replicated import Replica
 from quorate.errors import UsageError
 from quorate.kv.admin import PREFIX, Administration
-from quorate.kv.config import KvConfig, split
+from quorate.kv.config import KvConfig
 from quorate.kv.consul.backend import Backend
 from quorate.kv.consul.router import ConsulRouter
 from quorate.kv.forward import Forwarder
@@ -118,7 +118,7 @@ def host_settings(config: KvConfig) -> HostSettings:
     return HostSettings(
         config.sid,
         members,
-        split(config.myself.addresses["peer"]),
+        config.address("peer"),
         cluster=config.cluster,
         groups=range(1, len(config.shards) + 1),
         accept_quorum=config.accept_quorum,

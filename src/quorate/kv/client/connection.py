@@ -1,4 +1,8 @@
-"""One connection to a member, on asyncio: requests by id, everything of one turn of the loop in one write."""
+"""One connection to a member, on asyncio: requests by id, everything of one turn of the loop in one write.
+
+A member may fall silent without closing its connections: it is stopped, or the network between is cut. So when somebody waits and nothing comes,
+the member is greeted once more, which it answers at once whatever else it is busy with; a connection without that answer is given up.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +16,15 @@ Events = Callable[[int, bytes], None]
 """Called with the status and body of each answer to a watch; with (LOST, b"") when the connection is gone."""
 LOST = -1
 ANSWER_MAX = 64 << 20
+GREETING = wire.MAGIC + bytes((wire.VERSION,))
+SILENT_SECONDS = 0.5
+"""Without anything from a member that owes an answer; it is asked whether it is there."""
+LOST_SECONDS = 1.0
+"""After that without an answer the connection is given up."""
+IDLE_SECONDS = 5.0
+"""Instead of SILENT_SECONDS where nothing but watches waits, which may well have nothing to tell."""
 _LOOK_SECONDS = 0.02
+_LOOK_IDLE_SECONDS = 0.5
 
 
 class ConnectionLost(Exception):
@@ -20,11 +32,11 @@ class ConnectionLost(Exception):
 
 
 class Channel(asyncio.Protocol):
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[], None]) -> None:
+        """``lost()`` is called when there is no connection any more."""
         self.loop = asyncio.get_running_loop()
         self.open = False
-        self.description: dict[str, object] = {}
-        """What HELLO told."""
+        self._lost = lost
         self._frames = wire.Frames(ANSWER_MAX)
         self._transport: asyncio.Transport | None = None
         self._pending: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
@@ -34,6 +46,12 @@ class Channel(asyncio.Protocol):
         self._deadlines: list[tuple[float, int]] = []
         """A heap of (deadline, id): one timer for all, and not one for each."""
         self._timer: asyncio.TimerHandle | None = None
+        self._idle = False
+        """The timer looks for silence alone."""
+        self._since = 0.0
+        """Since when the member is silent: it said something, or was asked for the first time after it had answered all."""
+        self._greeted = False
+        """It was asked whether it is there."""
 
     # ---- asyncio.Protocol
 
@@ -47,6 +65,8 @@ class Channel(asyncio.Protocol):
         except RemoteProtocolError:
             self.close()
             return
+        self._since = self.loop.time()
+        self._greeted = False
         pending = self._pending
         for id_, status, body in frames:
             waiting = pending.pop(id_, None)
@@ -59,6 +79,7 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         self._transport = None
+        self._lost()
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             if not waiting.done():
@@ -84,11 +105,13 @@ class Channel(asyncio.Protocol):
         if not self.open:
             raise ConnectionLost
         id_ = id_ or self.new_id()
+        if not self._pending and not self._greeted:
+            self._since = self.loop.time()
         waiting: asyncio.Future[tuple[int, bytes]] = self.loop.create_future()
         self._pending[id_] = waiting
         heappush(self._deadlines, (deadline, id_))
-        if self._timer is None:
-            self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
+        if self._timer is None or self._idle:
+            self._look_again()
         if not self._out:
             self.loop.call_soon(self._flush)
         self._out.append(wire.request(id_, op, body))
@@ -97,6 +120,8 @@ class Channel(asyncio.Protocol):
     def watch(self, id_: int, events: Events) -> None:
         """What comes with this id after the first answer goes to ``events``."""
         self._watches[id_] = events
+        if self._timer is None:
+            self._look_again()
 
     def unwatch(self, id_: int) -> None:
         if self._watches.pop(id_, None) is not None and self.open:
@@ -114,7 +139,28 @@ class Channel(asyncio.Protocol):
         if len(deadlines) > 2 * len(pending) + 1000:
             self._deadlines = [item for item in deadlines if item[1] in pending]
             heapify(self._deadlines)
-        self._timer = self.loop.call_later(_LOOK_SECONDS, self._look) if pending else None
+        self._timer = None
+        if self.open and (pending or self._watches):
+            self._listen(now)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._idle = not self._pending
+        self._timer = self.loop.call_later(_LOOK_IDLE_SECONDS if self._idle else _LOOK_SECONDS, self._look)
+
+    def _listen(self, now: float) -> None:
+        """Notice a member that has fallen silent."""
+        silent = now - self._since
+        if self._greeted:
+            if silent >= LOST_SECONDS:
+                self.close()
+        elif silent >= (SILENT_SECONDS if self._pending else IDLE_SECONDS):
+            self._since = now
+            self._greeted = True
+            greeted = self.request(wire.HELLO, GREETING, now + 2 * LOST_SECONDS)
+            greeted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _flush(self) -> None:
         out, self._out = self._out, []

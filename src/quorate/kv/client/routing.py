@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from quorate.errors import UsageError
 from quorate.kv import wire
-from quorate.kv.client.connection import Channel, ConnectionLost
+from quorate.kv.client.connection import GREETING, Channel, ConnectionLost
 from quorate.kv.client.errors import Compacted, DeadlineExceeded, Refused
 
 CONNECT_SECONDS = 2.0
-_GREETING = wire.MAGIC + bytes((wire.VERSION,))
+CONNECT_AGAIN_SECONDS = 0.25
+"""To an address that did not answer just now."""
+_JUST_NOW_SECONDS = 10.0
 _PAUSE = 0.005
 _PAUSE_MAX = 0.2
 
@@ -53,6 +55,8 @@ class Router:
         self._groups: dict[int, Shard] = {}
         self._channels: dict[tuple[str, int], Channel] = {}
         self._connecting: dict[tuple[str, int], asyncio.Task[Channel]] = {}
+        self._failed: dict[tuple[str, int], float] = {}
+        """When a connection to an address was lost or not to be had, in the loop's time; until there is one again."""
         self._turn = 0
         self._closed = False
 
@@ -81,18 +85,33 @@ class Router:
         if self._closed:
             raise Refused("this client is closed")
         loop = asyncio.get_running_loop()
+        failed = self._failed.get(address)
+        again = failed is not None and loop.time() - failed < _JUST_NOW_SECONDS
+        seconds = CONNECT_AGAIN_SECONDS if again else CONNECT_SECONDS
+        channel: Channel | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, channel = await loop.create_connection(Channel, *address)
-                status, body = await channel.request(wire.HELLO, _GREETING, loop.time() + CONNECT_SECONDS)
-        except (OSError, TimeoutError) as error:
+            async with asyncio.timeout(seconds):
+                _, channel = await loop.create_connection(lambda: Channel(lambda: self._lost(address)), *address)
+                status, body = await channel.request(wire.HELLO, GREETING, loop.time() + seconds)
+        except (OSError, TimeoutError, ConnectionLost) as error:
+            self._failed[address] = loop.time()
+            if channel is not None:
+                channel.close()
             raise ConnectionLost(f"{address[0]}:{address[1]}: {str(error) or 'no answer'}") from None
         if status != wire.DONE:
             channel.close()
             raise Refused(body.decode("utf-8", "replace"))
         self._learn(json.loads(body))
         self._channels[address] = channel
+        self._failed.pop(address, None)
         return channel
+
+    def _lost(self, address: tuple[str, int]) -> None:
+        """There was a connection. Whoever leads may be another one now: somebody else is asked first."""
+        self._failed[address] = asyncio.get_running_loop().time()
+        for shard in self.shards:
+            if self.members.get(shard.leader) == address:
+                shard.leader = 0
 
     def _learn(self, told: dict[str, list[dict[str, object]]]) -> None:
         members: dict[int, tuple[str, int]] = {}
@@ -113,18 +132,19 @@ class Router:
         self._starts = [shard.start for shard in self.shards]
         self._groups = {shard.group: shard for shard in self.shards}
 
-    def _candidates(self) -> list[tuple[str, int]]:
-        found = dict.fromkeys([*self.members.values(), *self._seeds])
-        return list(found)
+    def _candidate(self) -> tuple[str, int]:
+        """Whom to ask next: each in its turn, but first those that have not just failed."""
+        found = list(dict.fromkeys([*self.members.values(), *self._seeds]))
+        self._turn += 1
+        turn = self._turn % len(found)
+        return min([*found[turn:], *found[:turn]], key=lambda address: self._failed.get(address, 0.0))
 
     async def _any(self) -> Channel:
         """A connection to any member: the one we have, or the next that can be had. Raises ConnectionLost."""
         for channel in self._channels.values():
             if channel.open:
                 return channel
-        candidates = self._candidates()
-        self._turn += 1
-        return await self.channel(candidates[self._turn % len(candidates)])
+        return await self.channel(self._candidate())
 
     # ---- shards
 
@@ -174,9 +194,7 @@ class Router:
             except ConnectionLost:
                 shard.leader = 0
                 raise
-        candidates = self._candidates()
-        self._turn += 1
-        return await self.channel(candidates[self._turn % len(candidates)])
+        return await self.channel(self._candidate())
 
     async def call(
         self,
@@ -235,7 +253,7 @@ class Router:
             if channel.open:
                 try:
                     status, body = await channel.request(
-                        wire.HELLO, _GREETING, asyncio.get_running_loop().time() + CONNECT_SECONDS
+                        wire.HELLO, GREETING, asyncio.get_running_loop().time() + CONNECT_SECONDS
                     )
                 except (ConnectionLost, TimeoutError):
                     continue
