@@ -181,6 +181,13 @@ class Machine:
             self._ready_due = True
             self.scheduler.after(MICROSECOND, self._run_ready)
 
+    def enter_first(self, environment: "SimulatedEnvironment", call: Call, *args: object) -> None:
+        """As ``enter``, but ahead of what waits for the end of a pause: a loop that wakes up may look at its connections before its timers."""
+        if environment.alive and self.scheduler.now < self.paused_until:
+            self._backlog.appendleft((environment, call, args))
+        else:
+            self.enter(environment, call, *args)
+
     def effect(self) -> None:
         """The process is about to have an effect on the world. Raises Crashed if it does not live to."""
         if self.effects_left >= 0:

@@ -255,7 +255,8 @@ class Group:
 
     def _lagging(self, event: Lagging) -> None:
         incoming = self._incoming
-        if incoming is not None and incoming.source == event.source:
+        # what is here is read and installed first: another one would come into the same file
+        if incoming is not None and (incoming.source == event.source or incoming.whole):
             return
         if incoming is not None:
             incoming.end()

@@ -191,11 +191,13 @@ class Leader:
 
     def _members_with(self, first: int, entries: Entries) -> tuple[int, ...]:
         """The sids of the members that the log would have with ``entries`` from ``first`` on."""
-        for entry in reversed(entries):
+        log = self._acceptor.log
+        # a snapshot that came in the midst of phase 1 stands for what the promises have up to its base
+        kept = max(first - 1, log.base)
+        for entry in reversed(entries[kept + 1 - first :]):
             if entry.kind == Kind.MEMBERS:
                 return tuple([member.sid for member in unpack(entry.payload)])
-        log = self._acceptor.log
-        return log.sids if log.members_at < first else tuple([member.sid for member in log.members_of(first - 1)])
+        return log.sids if log.members_at <= kept else tuple([member.sid for member in log.members_of(kept)])
 
     def _synchronise(self, sid: int, promise: Promise) -> None:
         log = self._acceptor.log
@@ -323,10 +325,14 @@ class Leader:
         self._lease_until = sent + lease - lease * self._settings.clock_error // _MILLION
         self._answer_reads()
 
+    def leased(self, now: int) -> bool:
+        """Nobody else can lead before the lease ends: what we know to be decided is all there is."""
+        return self.ready and not self._handed and now < self._lease_until
+
     def read(self, now: int, key: Hashable) -> None:
         """A ReadReady follows, or a ReadFailed if the ballot is lost."""
         index = self._acceptor.log.decided
-        if self.ready and not self._handed and self._settings.lease and now < self._lease_until:
+        if self._settings.lease and self.leased(now):
             self._acceptor.events.append(ReadReady(key, index))
             return
         # an answer that is under way may have been given before the read was asked for: it waits for the next heartbeat

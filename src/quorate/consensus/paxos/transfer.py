@@ -51,6 +51,8 @@ class Incoming:
         failed: Callable[[StorageError], None],
     ) -> None:
         self.source = source
+        self.whole = False
+        """The file is here, and the owner's to read."""
         self.asked_at = 0
         """When the last request was sent; the owner's to keep."""
         self._disk = disk
@@ -106,7 +108,7 @@ class Incoming:
                 return
             self._offset += length
             if self._offset == self._size:
-                self._ended = True
+                self._ended = self.whole = True
                 self._complete(self._path)
             else:
                 self.request()

@@ -1,7 +1,7 @@
 """Clients of the store: each has a session and one operation open at a time, and sends again what was not answered.
 
-What they did and saw is a history, judged key by key as linearizable. Values are unique, so that a second effect of a write, or a lost one,
-cannot be explained.
+What they did and saw is a history, judged by the log that was chosen, and key by key as linearizable. Values are unique, so that a second effect of a
+write, or a lost one, cannot be explained.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from quorate.kv.commands import (
     pack_command,
     unpack_result,
 )
+from quorate.simulation.paxos.judging import Seen
 from quorate.simulation.scheduler import Stream
 from quorate.verification.history import History, Operation
 
@@ -31,12 +32,13 @@ _GIVE_UP = 12
 
 
 class Client:
-    def __init__(self, world: "World", history: History, number: int) -> None:
+    def __init__(self, world: "World", history: History, seen: dict[int, Seen], number: int) -> None:
         self._world = world
         self._history = history
         self._stream = Stream(world.seed, f"client {number}")
         self._name = f"c{number}"
         self._group = self._stream.choice(world.groups)
+        self._seen = seen[self._group]
         self._keys = [b"k%d" % key for key in range(world.options["keys"])]
         self._session = 0
         self._seq = 0
@@ -103,6 +105,8 @@ class Client:
         body = commit_body(conditions, [write])
         # every answer before this is in: one operation at a time
         self._begin(name, key, wanted, pack_command(commands.COMMIT, body, self._session, self._seq, self._seq))
+        assert self._operation is not None
+        self._seen.writes[self._session, self._seq] = self._operation
 
     def _begin(self, name: str, key: bytes | None, value: object, command: bytes) -> None:
         self._operation = self._invoke(name, key, value)
@@ -134,7 +138,11 @@ class Client:
             key = str(operation.key).partition("/")[2].encode()
             # a service that is gone by then answers nobody
             service.read(
-                lambda ready: self._read(attempt, service.machine.store.current.get(key) if ready else None, ready)
+                lambda ready: self._read(
+                    attempt,
+                    service.machine.store.current.get(key) if ready else None,
+                    service.replica.applied if ready else -1,
+                )
             )
         elif service.leading:
             service.submit(self._command, lambda result: self._written(attempt, result))
@@ -156,12 +164,15 @@ class Client:
 
     # ---- answers
 
-    def _read(self, attempt: int, entry: commands.Entry | None, ready: bool) -> None:
+    def _read(self, attempt: int, entry: commands.Entry | None, index: int) -> None:
+        """As of ``index``; -1 if it could not be read."""
         if attempt != self._attempt:
             return
-        if not ready:
+        if index < 0:
             self._again(attempt)
             return
+        assert self._operation is not None
+        self._seen.reads[self._operation] = index
         if entry is None:
             self._guess = 0
             self._end("ok", None)
@@ -221,7 +232,10 @@ class Client:
 class Clients:
     def __init__(self, world: "World") -> None:
         self.history = History(lambda: world.scheduler.now, model="kv")
-        self.clients = [Client(world, self.history, number) for number in range(1, world.options["clients"] + 1)]
+        self.seen = {group: Seen() for group in world.groups}
+        self.clients = [
+            Client(world, self.history, self.seen, number) for number in range(1, world.options["clients"] + 1)
+        ]
 
     def start(self) -> None:
         for client in self.clients:

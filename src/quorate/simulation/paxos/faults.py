@@ -6,11 +6,17 @@ numbers, which is also what it leaves behind, so that a failure can be repeated 
 
 from typing import Any
 
+from quorate.consensus.paxos.messages import Accepted, Adopt, Promise, StorePromise
+from quorate.consensus.paxos.peer import Drained
 from quorate.simulation import trace as kinds
-from quorate.simulation.paxos.world import World
+from quorate.simulation.paxos.world import Promises, World
 from quorate.simulation.scheduler import MILLISECOND, Stream
 
 Strike = list[Any]
+_SPIES = 3
+"""Reads of the judge's own after each strike."""
+_CLOSELY = 12
+"""The same, where a stale read is looked for."""
 
 
 class Nemesis:
@@ -20,6 +26,7 @@ class Nemesis:
         self._world = world
         self._options = world.options
         self._stream = Stream(world.seed, "nemesis")
+        self._spies = Stream(world.seed, "spies")
         self._active = True
 
     def start(self) -> None:
@@ -45,6 +52,24 @@ class Nemesis:
         self.schedule.append([world.scheduler.now, kind, *arguments])
         world.probe(f"fault: {kind}")
         getattr(self, f"_{kind}")(*arguments)
+        for _ in range(_SPIES):
+            world.scheduler.after(self._spies.between(1, 2 * self._options["election_timeout"]), self._spy)
+
+    def _spy(self) -> None:
+        """Somewhere, preferably at who was a leader and may not know that it is none any more."""
+        world = self._world
+        group = self._spies.choice(world.groups)
+        former = [
+            sid
+            for sid, life in sorted(world.lives.items())
+            if life.host is not None and life.host.groups[group].leading and sid != world.leader(group)
+        ]
+        world.spy(self._spies.choice(former or sorted(world.started)), group)
+
+    def _watch_closely(self, sid: int, group: int, duration: int) -> None:
+        """More at the beginning, where old answers are still believed."""
+        for part in range(1, _CLOSELY + 1):
+            self._world.scheduler.after(duration * part**2 // _CLOSELY**2, self._world.spy, sid, group)
 
     def _repeat(self, strike: Strike) -> None:
         if self._active:
@@ -141,6 +166,118 @@ class Nemesis:
 
     def _clock(self, sid: int, jump: int, drift_ppm: int) -> None:
         self._world.machines[sid].change_clock(jump, drift_ppm)
+
+    def _draw_crash_at_adoption(self) -> list[int]:
+        return [self._stream.choice(sorted(self._world.started)), self._stream.between(0, 3), self._down_for()]
+
+    def _crash_at_adoption(self, sid: int, operations: int, down: int) -> None:
+        """Power is lost while it replaces chosen entries of its log by a leader's, which are the same."""
+
+        def look(drained: Drained, promises: Promises) -> None:
+            if any(isinstance(write, Adopt) and write.first <= promises.chosen for write in drained.writes):
+                del self._world.snipers[sid]
+                self._crash_at_disk(sid, operations, 0, down)
+
+        self._world.snipers[sid] = look
+
+    def _draw_word_lost(self) -> list[int]:
+        stream, heartbeat = self._stream, self._options["heartbeat"]
+        return [
+            stream.choice(sorted(self._world.started)),
+            stream.between(0, 2),
+            stream.between(0, heartbeat),
+            self._down_for(),
+        ]
+
+    def _word_lost(self, sid: int, operations: int, down: int, dark: int) -> None:
+        """The process dies while it writes what it promises or accepts, comes back, finds it in the cache, is slow to sync
+        it, and power is lost as soon as it says so."""
+
+        def look(drained: Drained, promises: Promises) -> None:
+            if any(isinstance(write, StorePromise | Adopt) for write in drained.writes):
+                del self._world.snipers[sid]
+                self._crash_at_disk(sid, operations, 1, down)
+                self._world.awaited[sid] = lambda: self._listen(sid, dark)
+
+        self._world.snipers[sid] = look
+
+    def _listen(self, sid: int, dark: int) -> None:
+        def look(drained: Drained, promises: Promises) -> None:
+            if any(isinstance(message, Promise | Accepted) for sent in drained.messages.values() for message in sent):
+                del self._world.snipers[sid]
+                self._world.scheduler.after(2 * self._options["delay"], self._go_dark, sid, dark)
+
+        if self._active:
+            self._world.snipers[sid] = look
+            self._slow_disk(sid, 100)
+
+    def _go_dark(self, sid: int, down: int) -> None:
+        if self._active:
+            self._slow_disk(sid, 1)
+            self._power(sid, down)
+
+    # ---- leaders that do not know that they are none any more
+
+    def _led(self) -> tuple[int, int, list[int]]:
+        """A group, who leads it and the others in some order; a leader of 0 if there is none."""
+        world, stream = self._world, self._stream
+        group = stream.choice(world.groups)
+        leader = world.leader(group)
+        host = world.host(leader)
+        others = [] if host is None else [sid for sid in host.groups[group].peer.acceptor.log.sids if sid != leader]
+        return group, leader if others else 0, stream.shuffled(others)
+
+    def _draw_deaf_leader(self) -> list[Any]:
+        group, leader, others = self._led()
+        timeout = self._options["election_timeout"]
+        to = others[0] if leader and self._stream.chance(0.6) else 0
+        delay = self._stream.between(0, 4 * self._options["delay"])
+        return [group, leader, others, to, delay, self._stream.between(timeout // 4, 3 * timeout)]
+
+    def _deaf_leader(self, group: int, leader: int, others: list[int], to: int, delay: int, duration: int) -> None:
+        """It is heard and hears nobody; if ``to`` is given, after it was asked to hand over to that one."""
+        world = self._world
+        host = world.host(leader)
+        if host is None:
+            return
+        if to:
+            world.enter(leader, host.hand_over, group, to, lambda error: world.probe(f"handed over: {error is None}"))
+        world.scheduler.after(delay, self._partition, others, [leader], 0, duration)
+        self._watch_closely(leader, group, duration)
+
+    def _draw_sleeping_leader(self) -> list[int]:
+        group, leader, _ = self._led()
+        timeout = self._options["election_timeout"]
+        return [group, leader, self._stream.between(timeout // 2, 4 * timeout)]
+
+    def _sleeping_leader(self, group: int, leader: int, duration: int) -> None:
+        """A read is the first thing it does when it wakes up."""
+        world = self._world
+        if leader:
+            self._pause(leader, duration)
+            world.scheduler.after(duration - 1, world.spy, leader, group, True)
+            self._watch_closely(leader, group, 2 * duration)
+
+    def _draw_forgetful_voter(self) -> list[Any]:
+        group, leader, others = self._led()
+        timeout = self._options["election_timeout"]
+        when = self._stream.between(timeout // 2, 3 * timeout)
+        return [group, leader, others, when, self._stream.between(MILLISECOND, timeout // 4)]
+
+    def _forgetful_voter(self, group: int, leader: int, others: list[int], when: int, down: int) -> None:
+        """All but one follower lose the leader; then that one restarts, and does not hear of it any more either."""
+        if not leader:
+            return
+        world, timeout = self._world, self._options["election_timeout"]
+        voter, lost = others[0], others[1:]
+        self._partition([leader], lost, 1, when + 3 * timeout)
+        world.scheduler.after(when, self._forget, voter, leader, down)
+        world.scheduler.after(when, self._watch_closely, leader, group, timeout)
+
+    def _forget(self, voter: int, leader: int, down: int) -> None:
+        if self._active:
+            self._partition([leader], [voter], 1, down + 2 * self._options["election_timeout"])
+            self._crash(voter, down)
 
     # ---- the network
 
@@ -278,6 +415,8 @@ class Nemesis:
         """No more faults; these members are up, all others down."""
         self._active = False
         world = self._world
+        world.snipers.clear()
+        world.awaited.clear()
         world.network.heal()
         for sid in sorted(world.started):
             world.files[sid].full = False

@@ -24,6 +24,11 @@ FAULTS: Final = (
     "failing_sync",
     "members",
     "hand_over",
+    "crash_at_adoption",
+    "word_lost",
+    "deaf_leader",
+    "sleeping_leader",
+    "forgetful_voter",
 )
 
 

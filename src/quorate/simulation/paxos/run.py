@@ -3,10 +3,12 @@ and the judgement of everything that clients saw.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quorate.simulation import trace as kinds
+from quorate.simulation.paxos import judging
 from quorate.simulation.paxos import options as swarm
 from quorate.simulation.paxos.clients import Clients
 from quorate.simulation.paxos.faults import Nemesis
@@ -14,6 +16,7 @@ from quorate.simulation.paxos.world import World
 from quorate.simulation.result import Result
 from quorate.simulation.scheduler import SECOND, Stream
 from quorate.verification import checkers
+from quorate.verification.history import History
 
 if TYPE_CHECKING:
     from quorate.simulation.paxos.mutations import Mutation
@@ -126,7 +129,14 @@ class Run:
         return f"{sid}: {', '.join(groups)}"
 
     def _judge(self) -> None:
-        report = checkers.judge(self.clients.history)
+        for group, seen in self.clients.seen.items():
+            for finding in judging.findings(self.world.chosen[group], seen):
+                self.world.violate(f"history: group {group}: {finding}")
+        operations = self.clients.history.operations
+        unknown = Counter(op.key for op in operations if op.outcome == "unknown" and op.name != "get")
+        decidable = History(model="kv")
+        decidable.operations = [op for op in operations if unknown[op.key] <= judging.SEARCHED]
+        report = checkers.judge(decidable)
         if report.outcome == "violation":
             self.world.violate(f"history: {report.summary}")
             self.world.trace.note(self.world.scheduler.now, kinds.FAILURE, "", text=report.details)

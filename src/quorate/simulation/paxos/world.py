@@ -1,7 +1,9 @@
 """What the members of one run share, their lives, and the judge of what they do.
 
 Judged at every step: nobody applies another entry at an index than anybody else did; whatever is applied for the first time is on the disks of
-a phase-2 quorum; a ballot has one leader; a member that restarts has all it promised; what is taken from a snapshot is the state of that index.
+a phase-2 quorum; a ballot has one leader, and nobody begins to lead while another one has a lease; nobody accepts in an older ballot than it promised; a
+member that restarts has all it promised, and every chosen entry that it had; what is taken from a snapshot is the state of that index; a read shows
+whatever anybody had applied when it was asked for.
 """
 
 import logging
@@ -13,7 +15,7 @@ from quorate.consensus.paxos.group import Group, Limits
 from quorate.consensus.paxos.host import PEER, Host, HostSettings
 from quorate.consensus.paxos.log import Log
 from quorate.consensus.paxos.members import Member
-from quorate.consensus.paxos.messages import Accepted, Promise
+from quorate.consensus.paxos.messages import Accepted, Adopt, Promise
 from quorate.consensus.paxos.peer import Drained
 from quorate.consensus.replicated import Replica, Restorer
 from quorate.errors import QuorateError
@@ -35,7 +37,7 @@ SPARE = 4
 class Promises:
     """What a member said of one group, that its disk must know after a restart."""
 
-    __slots__ = ("accepted", "durable", "log", "promised")
+    __slots__ = ("accepted", "chosen", "durable", "log", "promised")
 
     def __init__(self) -> None:
         self.promised = 0
@@ -45,6 +47,8 @@ class Promises:
         """As its process had it last."""
         self.durable = 0
         """How far of that its disk surely has."""
+        self.chosen = 0
+        """Up to here its disk surely had all entries that were chosen: it must never lose them."""
 
     def holds(self, index: int, payload: bytes) -> bool:
         log = self.log
@@ -130,6 +134,14 @@ class Life:
                 f"durability: member {self.sid} accepted up to {index} in {ballot:#x}, but recovers with"
                 f" {acceptor.log.last} in {acceptor.accepted:#x}"
             )
+        if acceptor.log.last < promises.chosen:
+            world.violate(
+                f"durability: member {self.sid} had chosen entries up to {promises.chosen}, but recovers with {acceptor.log.last}"
+            )
+        for index in range(max(acceptor.log.base, promises.chosen - 20) + 1, promises.chosen + 1):
+            known = world.chosen[group.group].get(index)
+            if known is not None and acceptor.log.between(index, index)[0].payload != known:
+                world.violate(f"durability: member {self.sid} recovers with another entry at {index} than was chosen")
         promises.log = acceptor.log
         # what was durable still is; what is found beyond that may be in the cache alone
         promises.durable = min(promises.durable, acceptor.log.last)
@@ -139,6 +151,7 @@ class _Watch:
     """Tells the judge what a group's core says and knows to be durable."""
 
     def __init__(self, life: Life, group: Group) -> None:
+        self._life = life
         self._promises = life.world.promises[life.sid][group.group]
         self._group = group
         self._drain, self._persisted = group.drain, group.peer.persisted
@@ -148,26 +161,37 @@ class _Watch:
 
     def drain(self) -> Drained:
         drained = self._drain()
+        sniper = self._life.world.snipers.get(self._life.sid)
+        if sniper is not None:
+            sniper(drained, self._promises)
         promises = self._promises
+        promised = promises.promised
         if drained.writes:
+            for write in drained.writes:
+                if isinstance(write, Adopt):
+                    # what the disk has from there on is about to be replaced
+                    kept = write.first - 1
+                    self._unsynced = [(token, min(last, kept)) for token, last in self._unsynced]
+                    promises.durable = min(promises.durable, kept)
             self._unsynced.append((drained.writes[-1].token, self._group.peer.acceptor.log.last))
-            promises.durable = min(promises.durable, self._group.peer.acceptor.log.last)
         for messages in drained.messages.values():
             for message in messages:
                 if isinstance(message, Promise):
                     promises.promised = max(promises.promised, message.ballot)
                 elif isinstance(message, Accepted):
+                    if message.ballot < promised:
+                        self._life.world.violate(
+                            f"acceptors: member {self._life.sid} accepts in {message.ballot:#x} after it promised {promised:#x}"
+                        )
                     promises.promised = max(promises.promised, message.ballot)
                     promises.accepted = max(promises.accepted, (message.ballot, message.last))
         return drained
 
     def persisted(self, token: int) -> None:
         while self._unsynced and self._unsynced[0][0] <= token:
-            _, last = self._unsynced.pop(0)
-            # what was cut since does not count
-            self._promises.durable = (
-                min(last, *[later for _, later in self._unsynced], self._promises.log.last) if self._unsynced else last
-            )
+            self._promises.durable = self._unsynced.pop(0)[1]
+        promises = self._promises
+        promises.chosen = max(promises.chosen, min(promises.durable, self._group.peer.acceptor.log.decided))
         self._persisted(token)
 
 
@@ -193,12 +217,18 @@ class World:
         self.failing: set[int] = set()
         """Members whose disk fails, through no fault of theirs."""
         self.chosen: dict[int, dict[int, bytes]] = {group: {} for group in self.groups}
+        self.newest = dict.fromkeys(self.groups, 0)
+        """Of each group the greatest index that anybody has applied."""
         self.leaders: dict[tuple[int, int], int] = {}
         self.promises = {sid: {group: Promises() for group in self.groups} for sid in self.sids}
         self.lives: dict[int, Life] = {}
         self.machines: dict[int, Machine] = {}
         self.files: dict[int, VirtualFiles] = {}
         self.disks: dict[int, tuple[VirtualDisk, VirtualDisk]] = {}
+        self.snipers: dict[int, Callable[[Drained, Promises], None]] = {}
+        """By member: told of what it is about to write and say, to strike just then."""
+        self.awaited: dict[int, Callable[[], None]] = {}
+        """By member: called when it starts the next time."""
         self._names: dict[Machine, int] = {}
         self._lives = 0
         self._crash_at: dict[int, tuple[int, Callable[[], None]]] = {}
@@ -230,6 +260,7 @@ class World:
         if sid in self.lives or sid not in self.started or self.failure:
             return
         self.note(kinds.START, sid)
+        self.awaited.pop(sid, _nothing)()
         self.probe("start")
         self._lives += 1
         machine = self.machines[sid]
@@ -251,6 +282,7 @@ class World:
             return
         self.note(kinds.CRASH, sid, why if power else "power lost")
         self._crash_at.pop(sid, None)
+        self.snipers.pop(sid, None)
         self.machines[sid].end(power)
         for disk in self.disks[sid]:
             disk.crash()
@@ -331,6 +363,7 @@ class World:
         known = chosen.get(index)
         if known is None:
             chosen[index] = payload
+            self.newest[group] = max(self.newest[group], index)
             self.commits += 1
             self._chosen_first(sid, group, index, payload)
         elif known != payload:
@@ -343,9 +376,16 @@ class World:
         host = self.host(sid)
         if host is None:
             return
+        chosen = self.chosen[group]
         sids = host.groups[group].peer.acceptor.log.sids
         needed = host.groups[group].peer.settings.quorums(len(sids))[1]
-        holders = sum(self.promises[other][group].holds(index, payload) for other in sids)
+        holders = 0
+        for other in sids:
+            promises = self.promises[other][group]
+            if promises.holds(index, payload):
+                holders += 1
+                if all(promises.holds(at, chosen[at]) for at in range(promises.chosen + 1, index) if at in chosen):
+                    promises.chosen = max(promises.chosen, index)
         # while members change, the quorum of those before may have been the one
         if holders < needed and "fault: members" not in self.probes:
             raise Violation(
@@ -363,6 +403,43 @@ class World:
             other = self.leaders.setdefault((group, ballot), sid)
             if other != sid:
                 raise Violation(f"leadership: members {other} and {sid} lead group {group} in ballot {ballot:#x}")
+            self._no_other_lease(sid, group, ballot)
+
+    def _no_other_lease(self, sid: int, group: int, ballot: int) -> None:
+        for other, life in self.lives.items():
+            leader = life.host.groups[group].peer.leader if life.host is not None and other != sid else None
+            if (
+                self.options["lease"]
+                and leader is not None
+                and leader.ballot < ballot
+                and leader.leased(life.env.now())
+            ):
+                raise Violation(f"leases: member {sid} leads group {group} while member {other} still has a lease")
+
+    # ---- reads of the judge's own
+
+    def spy(self, sid: int, group: int, first: bool = False) -> None:
+        """Read at this member. ``first``: before anything else that it finds when it wakes up."""
+        life = self.lives.get(sid)
+        if life is not None:
+            machine = self.machines[sid]
+            enter = machine.enter_first if first else machine.enter
+            enter(life.env, self._spy, life, group, self.newest[group])
+
+    def _spy(self, life: Life, group: int, newest: int) -> None:
+        if life.host is not None:
+            service = life.host.groups[group].service
+            assert isinstance(service, KvService)
+            service.read(lambda ready: self._spied(life, group, newest, ready))
+
+    def _spied(self, life: Life, group: int, newest: int, ready: bool) -> None:
+        assert life.host is not None
+        self.probe(f"spied: {ready}")
+        applied = life.host.groups[group].applied
+        if ready and applied < newest:
+            raise Violation(
+                f"reads: member {life.sid} answers a read of group {group} as of {applied}, while {newest} was applied before it was asked"
+            )
 
     def violate(self, text: str) -> None:
         if not self.failure:
@@ -419,7 +496,7 @@ class World:
 
 
 def _nothing() -> None:
-    """There are no connections to be flushed."""
+    """There is nothing to do."""
 
 
 def told(error: BaseException) -> str:
