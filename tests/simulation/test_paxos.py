@@ -18,7 +18,7 @@ from quorate.simulation.paxos.run import SIMULATION
 from quorate.simulation.protocols import location
 
 FIXED = 200
-FOUND = (235, 494127769)
+FOUND = (235, 309635, 309914, 494127769)
 """Seeds that once found a bug (docs/verification.md)."""
 FOUND_WITH = ((68, "older-ballot-accepted"),)
 """The same, with the options of a mutation though without its bug."""

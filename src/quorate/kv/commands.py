@@ -4,7 +4,8 @@ A log entry holds a batch: commands one after the other, each ``u32 length of th
 and ``seq`` name the command for good: repeated, it has no second effect and gets the first one's result (``session`` 0: it has no name). Every
 seq below ``acked`` is known to be answered.
 
-A COMMIT holds conditions and writes: if all conditions hold, all writes are done, else none. Nothing on the way to a member's state checks a command
+A COMMIT holds conditions and writes: if all conditions hold, all writes are done, else none. A SEQUENCE holds commits, each of which sees what
+those before it did: all of them are done, at one revision, or none. Nothing on the way to a member's state checks a command
 again, so whoever takes commands from outside calls :func:`check` first.
 """
 
@@ -23,11 +24,11 @@ RANGES_MAX = 64
 META_MAX = 4096
 
 HEAD = Struct(">IBQQQ")
-COMMIT, OPEN_SESSION, CLOSE_SESSIONS, GRANT_LEASE, REVOKE_LEASES, COMPACT, END_DELAYS = range(1, 8)
+COMMIT, OPEN_SESSION, CLOSE_SESSIONS, GRANT_LEASE, REVOKE_LEASES, COMPACT, END_DELAYS, SEQUENCE = range(1, 9)
 
-VERSION, MODIFIED, EXISTS, ABSENT, VALUE, HELD_BY, UNCHANGED = range(1, 8)
+VERSION, MODIFIED, EXISTS, ABSENT, VALUE, HELD_BY, UNCHANGED, ABSENT_OR_MODIFIED = range(1, 9)
 """Kinds of conditions: the key's version (0: it does not exist), the revision of its last change (0: the same), that it exists or does not,
-its value, the lease that holds its lock; and that no key of a range was changed after a revision."""
+its value, the lease that holds its lock; that no key of a range was changed after a revision; and that it does not exist, or was last changed at a revision."""
 PUT, DELETE, DELETE_RANGE, ACQUIRE, RELEASE = range(1, 6)
 KEEP_LEASE, KEEP_FLAGS = 1, 2
 """Options of PUT: what the key has stays."""
@@ -56,7 +57,7 @@ _GRANT = Struct(">QQBI")
 _ENTRY = Struct(">HIQQQQQQQ")
 _DONE = Struct(">BQH")
 _ONE_DONE = Struct(">BQHQH")
-_CONFLICT = Struct(">HHQQ")
+_CONFLICT = Struct(">HHQQQ")
 
 
 class Entry:
@@ -171,7 +172,7 @@ def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads:
     for condition in conditions:
         kind = condition.kind
         pieces += (KIND_KEY.pack(kind, len(condition.key)), condition.key)
-        if kind in (VERSION, MODIFIED, HELD_BY):
+        if kind in (VERSION, MODIFIED, HELD_BY, ABSENT_OR_MODIFIED):
             pieces.append(U64.pack(condition.number))
         elif kind == VALUE:
             pieces += (U32.pack(len(condition.value)), condition.value)
@@ -196,6 +197,23 @@ def commit_body(conditions: Sequence[Condition], writes: Sequence[Write], reads:
         else:
             pieces += (KIND_KEY.pack(1, len(start)), start, _U16.pack(len(end)), end)
     return b"".join(pieces)
+
+
+def sequence_body(commits: Sequence[bytes]) -> bytes:
+    """Of a SEQUENCE; ``commits``: the bodies of COMMITs."""
+    return b"".join([_U16.pack(len(commits)), *[piece for body in commits for piece in (U32.pack(len(body)), body)]])
+
+
+def sequence_of(body: bytes) -> list[bytes]:
+    (count,) = _U16.unpack_from(body)
+    at = _U16.size
+    found = []
+    for _ in range(count):
+        (size,) = U32.unpack_from(body, at)
+        at += U32.size
+        found.append(body[at : at + size])
+        at += size
+    return found
 
 
 def open_session_body(ttl_ms: int) -> bytes:
@@ -249,7 +267,7 @@ def conditions_of(body: bytes, count: int, at: int) -> tuple[list[Condition], in
         key = body[at : at + size]
         at += size
         number, value = 0, b""
-        if kind in (VERSION, MODIFIED, HELD_BY):
+        if kind in (VERSION, MODIFIED, HELD_BY, ABSENT_OR_MODIFIED):
             (number,) = U64.unpack_from(body, at)
             at += 8
         elif kind == VALUE:
@@ -379,6 +397,8 @@ def check(data: bytes) -> tuple[int, list[bytes], list[Range]]:
         if key:
             return kind, [key], ranges
         _check_commit(cursor, keys, ranges)
+    elif kind == SEQUENCE:
+        _check_sequence(cursor, keys, ranges)
     elif kind in (OPEN_SESSION, COMPACT):
         cursor.number(U64, "a number")
     elif kind in (CLOSE_SESSIONS, REVOKE_LEASES):
@@ -431,6 +451,19 @@ def _check_one(data: bytes) -> bytes:
     return key if size <= VALUE_MAX and at + 4 + size + PUT_TAIL.size == end else b""
 
 
+def _check_sequence(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> None:
+    count = cursor.number(_U16, "a sequence")
+    if count > PARTS_MAX:
+        raise RemoteProtocolError(f"a sequence of {count} commits, at most {PARTS_MAX} can be")
+    for _ in range(count):
+        size = cursor.number(U32, "a length")
+        inner = _Cursor(cursor.data, cursor.at, cursor.at + size)
+        cursor.take(size, "a commit")
+        _check_commit(inner, keys, ranges)
+        if inner.at != inner.end:
+            raise RemoteProtocolError(f"a commit with {inner.end - inner.at} bytes too many")
+
+
 def _check_commit(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> None:
     conditions, writes, reads = _COUNTS.unpack(cursor.take(_COUNTS.size, "a commit"))
     if max(conditions, writes, reads) > PARTS_MAX:
@@ -444,7 +477,7 @@ def _check_commit(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> No
             cursor.take(8, "a number")
             continue
         keys.append(cursor.key(size))
-        if kind in (VERSION, MODIFIED, HELD_BY):
+        if kind in (VERSION, MODIFIED, HELD_BY, ABSENT_OR_MODIFIED):
             cursor.take(8, "a number")
         elif kind == VALUE:
             cursor.value()
@@ -506,16 +539,17 @@ def _check_deleted(deleted: list[Range], written: set[bytes]) -> None:
 
 
 class Conflicting:
-    """What kept a commit from being done: ``part`` counts conditions, then writes; ``version`` and ``modified`` as they are, 0 if the key
-    does not exist."""
+    """What kept a commit from being done: ``part`` counts conditions, then writes, in a sequence its commits; ``version``, ``modified`` and
+    ``holder`` as they are, 0 if the key does not exist."""
 
-    __slots__ = ("key", "modified", "part", "version")
+    __slots__ = ("holder", "key", "modified", "part", "version")
 
-    def __init__(self, part: int, key: bytes, version: int, modified: int) -> None:
+    def __init__(self, part: int, key: bytes, version: int, modified: int, holder: int = 0) -> None:
         self.part = part
         self.key = key
         self.version = version
         self.modified = modified
+        self.holder = holder
 
     def __repr__(self) -> str:
         return f"Conflicting({self.part}, {self.key!r}, version={self.version}, modified={self.modified})"
@@ -563,7 +597,7 @@ def pack_done(revision: int, numbers: Sequence[int], entries: Sequence[Sequence[
 def pack_conflicts(revision: int, conflicts: Sequence[Conflicting]) -> bytes:
     pieces = [_DONE.pack(CONFLICT, revision, len(conflicts))]
     for found in conflicts:
-        pieces += (_CONFLICT.pack(found.part, len(found.key), found.version, found.modified), found.key)
+        pieces += (_CONFLICT.pack(found.part, len(found.key), found.version, found.modified, found.holder), found.key)
     return b"".join(pieces)
 
 
@@ -595,6 +629,6 @@ def unpack_result(data: bytes) -> Result:
             result.entries.append(found)
     elif status == CONFLICT:
         for _ in range(count):
-            part, size, version, modified = _CONFLICT.unpack(cursor.take(_CONFLICT.size, "a conflict"))
-            result.conflicts.append(Conflicting(part, cursor.take(size, "a key"), version, modified))
+            part, size, *numbers = _CONFLICT.unpack(cursor.take(_CONFLICT.size, "a conflict"))
+            result.conflicts.append(Conflicting(part, cursor.take(size, "a key"), *numbers))
     return result

@@ -12,7 +12,7 @@ from typing import Any
 
 from quorate.errors import RemoteProtocolError
 from quorate.kv import commands, wire
-from quorate.kv.commands import COMMIT, Entry, Range
+from quorate.kv.commands import COMMIT, SEQUENCE, Entry, Range
 from quorate.kv.service import KvService, is_conditional
 from quorate.kv.watches import Watch
 from quorate.runtime.environment import Connection, Environment
@@ -221,7 +221,7 @@ class ClientConnection:
         kind, keys, ranges = commands.check(command)
         shards = self._front.shards
         service = shards.of_group(group) if group else None
-        if kind == COMMIT and (keys or ranges):
+        if kind in (COMMIT, SEQUENCE) and (keys or ranges):
             service = shards.of_keys(keys, ranges)
             if service is None:
                 self.answer(

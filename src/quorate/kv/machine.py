@@ -10,6 +10,7 @@ from hashlib import blake2b
 from quorate.kv import commands
 from quorate.kv.commands import (
     ABSENT,
+    ABSENT_OR_MODIFIED,
     ACQUIRE,
     ANSWERED,
     CLOSE_SESSIONS,
@@ -35,6 +36,7 @@ from quorate.kv.commands import (
     PUT_TAIL,
     RELEASE,
     REVOKE_LEASES,
+    SEQUENCE,
     TOO_MANY,
     U32,
     U64,
@@ -85,6 +87,38 @@ class Lease:
         """The revision at which it was granted."""
         self.keys: dict[bytes, None] = {}
         self.locks: dict[bytes, None] = {}
+
+
+class _View:
+    """The store as a commit finds it, and over it what it has changed so far (version 0: deleted)."""
+
+    __slots__ = ("_store", "changed")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.changed: dict[bytes, Entry] = {}
+
+    def get(self, key: bytes) -> Entry | None:
+        entry = self.changed.get(key) if self.changed else None
+        if entry is None:
+            return self._store.current.get(key)
+        return entry if entry.version else None
+
+    def range(self, start: bytes, end: bytes) -> list[Entry]:
+        store, changed = self._store, self.changed
+        found = store.range(start, end, store.revision, 0)[0]
+        if changed:
+            inside = {key: entry for key, entry in changed.items() if start <= key and (not end or key < end)}
+            merged = {entry.key: entry for entry in found} | inside
+            found = [entry for _, entry in sorted(merged.items()) if entry.version]
+        return found
+
+    def read(self, start: bytes, end: bytes | None) -> list[Entry]:
+        """A range, or without an end one key."""
+        if end is not None:
+            return self.range(start, end)
+        entry = self.get(start)
+        return [] if entry is None else [entry]
 
 
 class Machine:
@@ -138,6 +172,8 @@ class Machine:
         store = self.store
         if kind == COMMIT:
             return self._commit(body)
+        if kind == SEQUENCE:
+            return self._sequence(body)
         self.timed += 1
         if kind == OPEN_SESSION:
             (ttl_ms,) = commands.numbers_of(body)
@@ -176,39 +212,64 @@ class Machine:
             done = self._commit_one(body, condition_count, at)
             if done:
                 return done
+        view = _View(store)
+        conflicts, writes, at = self._demanded(body, view)
+        if any(self._without_lease(write) for write in writes):
+            return pack_error(NO_LEASE, store.revision)
+        if conflicts:
+            return pack_conflicts(store.revision, conflicts)
+        numbers = self._write(writes, view)
+        self._take_over(view)
+        reads = commands.reads_of(body, read_count, at) if read_count else ()
+        return pack_done(store.revision, numbers, [view.read(start, end) for start, end in reads])
+
+    def _demanded(self, body: bytes, view: "_View") -> tuple[list[Conflicting], list[Write], int]:
+        """What keeps a commit from being done, what it would write, and where its reads begin."""
+        condition_count, write_count, _, at = commands.commit_counts(body)
         conflicts: list[Conflicting] = []
         if condition_count:
             conditions, at = commands.conditions_of(body, condition_count, at)
             for part, condition in enumerate(conditions):
-                found = self._conflict(part, condition)
+                found = self._conflict(part, condition, view)
                 if found is not None:
                     conflicts.append(found)
         writes, at = commands.writes_of(body, write_count, at)
         for part, write in enumerate(writes, condition_count):
-            if write.kind == PUT:
-                if write.lease and write.lease not in self.leases:
-                    return pack_error(NO_LEASE, store.revision)
-            elif write.kind in (ACQUIRE, RELEASE):
-                # who releases need not be there any more: then it does not hold the lock
-                if write.kind == ACQUIRE and write.lease not in self.leases:
-                    return pack_error(NO_LEASE, store.revision)
-                entry = store.current.get(write.key)
+            if write.kind in (ACQUIRE, RELEASE):
+                entry = view.get(write.key)
                 holder = entry.holder if entry is not None else 0
+                # who releases need not be there any more: then it does not hold the lock
                 fits = holder == write.lease if write.kind == RELEASE else self._free(write, holder)
                 if not fits:
                     conflicts.append(_conflicting(part, write.key, entry))
+        return conflicts, writes, at
+
+    def _without_lease(self, write: Write) -> bool:
+        """It names a lease that there is not."""
+        kind, lease = write.kind, write.lease
+        return (kind == ACQUIRE or (kind == PUT and lease != 0)) and lease not in self.leases
+
+    def _sequence(self, body: bytes) -> bytes:
+        """Commits one after another. What one of them lacks is told, and the rest looked at all the same, as if that one were not there."""
+        store = self.store
+        view = _View(store)
+        conflicts: list[Conflicting] = []
+        numbers: list[int] = []
+        entries: list[list[Entry]] = []
+        for part, commit in enumerate(commands.sequence_of(body)):
+            found, writes, at = self._demanded(commit, view)
+            missing = next((write for write in writes if self._without_lease(write)), None)
+            if missing is not None or found:
+                key = found[0].key if missing is None else missing.key
+                conflicts.append(_conflicting(part, key, view.get(key)))
+                continue
+            numbers += self._write(writes, view)
+            read_count = commands.commit_counts(commit)[2]
+            entries += [view.read(start, end) for start, end in commands.reads_of(commit, read_count, at)]
         if conflicts:
             return pack_conflicts(store.revision, conflicts)
-        numbers = self._write(writes)
-        reads = commands.reads_of(body, read_count, at) if read_count else ()
-        return pack_done(store.revision, numbers, [self._read(start, end) for start, end in reads])
-
-    def _read(self, start: bytes, end: bytes | None) -> list[Entry]:
-        store = self.store
-        if end is not None:
-            return store.range(start, end, store.revision, 0)[0]
-        entry = store.current.get(start)
-        return [] if entry is None else [entry]
+        self._take_over(view)
+        return pack_done(store.revision, numbers, entries)
 
     def _commit_one(self, body: bytes, conditions: int, at: int) -> bytes:
         """The same for what most commits are: one put, on the condition of a version or revision at most; b"" for any other."""
@@ -246,7 +307,7 @@ class Machine:
         else:
             if options & KEEP_FLAGS:
                 flags = entry.flags
-            entry = Entry(key, value, entry.version + 1, entry.created, revision, 0, flags, entry.lock_index)
+            entry = Entry(key, value, entry.version + 1, entry.created, revision, 0, flags)
         store.revision = revision
         store.set(entry)
         return pack_done_one(revision, entry.version)
@@ -254,7 +315,7 @@ class Machine:
     def _free(self, write: Write, holder: int) -> bool:
         return holder == write.lease or (holder == 0 and write.key not in self.delays)
 
-    def _conflict(self, part: int, condition: Condition) -> Conflicting | None:
+    def _conflict(self, part: int, condition: Condition, view: "_View") -> Conflicting | None:
         kind = condition.kind
         if kind == UNCHANGED:
             changed = self.store.changed_after(condition.key, condition.value, condition.number)
@@ -264,11 +325,13 @@ class Machine:
             return (
                 Conflicting(part, condition.key, 0, 0) if changed is None else _conflicting(part, changed.key, changed)
             )
-        entry = self.store.current.get(condition.key)
+        entry = view.get(condition.key)
         if kind == VERSION:
             holds = (entry.version if entry is not None else 0) == condition.number
         elif kind == MODIFIED:
             holds = (entry.modified if entry is not None else 0) == condition.number
+        elif kind == ABSENT_OR_MODIFIED:
+            holds = entry is None or entry.modified == condition.number
         elif kind == EXISTS:
             holds = entry is not None
         elif kind == ABSENT:
@@ -280,39 +343,38 @@ class Machine:
             holds = (entry.holder if entry is not None else 0) == condition.number
         return None if holds else _conflicting(part, condition.key, entry)
 
-    def _write(self, writes: list[Write]) -> list[int]:
-        """Carry all of them out, at one new revision if anything changes; the results in the writes' order."""
-        store = self.store
-        revision = store.revision + 1
-        if len(writes) == 1 and writes[0].kind == PUT:
-            entry = self._put(writes[0], revision)
-            store.revision = revision
-            self._set(entry)
-            return [entry.version]
+    def _write(self, writes: list[Write], view: "_View") -> list[int]:
+        """Carry all of them out in the view, as of the next revision; the results in the writes' order."""
+        revision = self.store.revision + 1
         numbers: list[int] = []
-        changed: list[Entry] = []
         for write in writes:
             if write.kind in (DELETE, DELETE_RANGE):
                 if write.kind == DELETE:
-                    keys = [write.key] if write.key in store.current else []
+                    keys = [write.key] if view.get(write.key) is not None else []
                 else:
-                    keys = [key for key in store.keys(write.key, write.value) if key in store.current]
-                changed += [Entry(key, b"", 0, 0, revision) for key in keys]
+                    keys = [entry.key for entry in view.range(write.key, write.value)]
+                for key in keys:
+                    view.changed[key] = Entry(key, b"", 0, 0, revision)
                 numbers.append(len(keys))
             else:
-                entry = self._put(write, revision)
-                changed.append(entry)
+                entry = view.changed[write.key] = self._put(write, revision, view.get(write.key))
                 numbers.append(entry.version)
-        if changed:
-            store.revision = revision
-            # in the order of the keys, as everything within one revision
-            for entry in sorted(changed, key=lambda entry: entry.key):
-                self._set(entry)
         return numbers
 
-    def _put(self, write: Write, revision: int) -> Entry:
-        """The key's next entry. A put keeps its lock, and nothing else but what its options say."""
-        before = self.store.current.get(write.key)
+    def _take_over(self, view: "_View") -> None:
+        """What was changed in the view becomes the store's next revision, if there is anything."""
+        store = self.store
+        if not view.changed:
+            return
+        # also where all that came went again: its revision was told
+        store.revision += 1
+        # in the order of the keys, as everything within one revision
+        for key, entry in sorted(view.changed.items()):
+            if entry.version or key in store.current:
+                self._set(entry)
+
+    def _put(self, write: Write, revision: int, before: Entry | None) -> Entry:
+        """The key's next entry. A put keeps its lock, though not how often it was taken, and nothing else but what its options say."""
         kind, lease, flags = write.kind, write.lease, write.flags
         if before is None:
             version, created, lock_index, holder = 0, revision, 0, 0
@@ -322,7 +384,9 @@ class Machine:
                 lease = before.lease
             if write.options & KEEP_FLAGS:
                 flags = before.flags
-        if kind != PUT:
+        if kind == PUT:
+            lock_index = 0
+        else:
             lease = before.lease if before is not None else 0
             if kind == RELEASE:
                 holder = 0
@@ -422,4 +486,4 @@ def _conflicting(part: int, key: bytes, entry: Entry | None) -> Conflicting:
     if entry is None:
         return Conflicting(part, key, 0, 0)
     # a deletion was changed at its revision, and has no version
-    return Conflicting(part, key, entry.version, entry.modified if entry.version else 0)
+    return Conflicting(part, key, entry.version, entry.modified if entry.version else 0, entry.holder)

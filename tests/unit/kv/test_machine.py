@@ -21,6 +21,7 @@ from quorate.kv.commands import (
     OK,
     PUT,
     RELEASE,
+    SEQUENCE,
     UNCHANGED,
     VALUE,
     VERSION,
@@ -264,9 +265,10 @@ def test_locks_are_held_by_leases(behaviour: int) -> None:
     assert machine.store.current[b"lock"].lock_index == 1
     put(machine, b"lock", b"written by anyone")
     assert machine.store.current[b"lock"].holder == one
+    assert machine.store.current[b"lock"].lock_index == 0, "as Consul has it"
     assert lock(RELEASE, one).status == OK
     assert lock(ACQUIRE, two).status == OK
-    assert machine.store.current[b"lock"].lock_index == 2
+    assert machine.store.current[b"lock"].lock_index == 1
     assert lock(RELEASE, two).status == OK
     assert lock(ACQUIRE, one).status == OK
     machine = copy(machine)
@@ -336,3 +338,67 @@ def test_an_entry_is_what_it_was() -> None:
     entry = Entry(b"key", b"value", 1, 2, 3, 4, 5, 6, 7)
     packed = commands.pack_entry(entry)
     assert commands.unpack_entry(packed, 0) == (entry, len(packed))
+
+
+def sequence(*commits: tuple[Sequence[Condition], Sequence[Write], Sequence[commands.Read]]) -> bytes:
+    body = commands.sequence_body([commands.commit_body(*commit) for commit in commits])
+    command = pack_command(SEQUENCE, body)
+    commands.check(command)
+    return command
+
+
+def test_commits_of_a_sequence_see_those_before_and_are_done_all_or_none() -> None:
+    machine = Machine()
+    put(machine, b"a", b"1")
+    before = machine.digest()
+    failing = sequence(
+        ([], [Write(PUT, b"b", b"1")], []),
+        ([Condition(VALUE, b"b", 0, b"1")], [Write(DELETE, b"a")], []),
+        ([Condition(EXISTS, b"a")], [], []),
+        ([Condition(ABSENT, b"b")], [Write(PUT, b"c", b"not seen by the next")], []),
+        ([Condition(ABSENT, b"c")], [], []),
+    )
+    result = only(machine, failing)
+    assert result.status == CONFLICT
+    assert [(found.part, found.key) for found in result.conflicts] == [(2, b"a"), (3, b"b")]
+    assert machine.digest() == before
+    revision = machine.store.revision
+    done = sequence(
+        ([], [Write(PUT, b"b", b"1")], [(b"b", None)]),
+        ([Condition(VERSION, b"b", 1)], [Write(PUT, b"b", b"2")], [(b"a", b"z")]),
+        ([], [Write(DELETE, b"a")], [(b"a", None)]),
+        ([], [Write(PUT, b"a", b"new"), Write(PUT, b"gone", b"")], []),
+        ([], [Write(DELETE_RANGE, b"g", b"h")], [(b"", b"")]),
+    )
+    result = only(machine, done)
+    assert (result.status, result.revision, result.numbers) == (OK, revision + 1, [1, 2, 1, 1, 1, 1])
+    assert [[entry.key for entry in entries] for entries in result.entries] == [[b"b"], [b"a", b"b"], [], [b"a", b"b"]]
+    a, b = machine.store.current[b"a"], machine.store.current[b"b"]
+    assert (a.value, a.version, a.created, a.modified) == (b"new", 1, revision + 1, revision + 1)
+    assert (b.value, b.version) == (b"2", 2)
+    assert b"gone" not in machine.store.current
+    assert [entry.key for entry in machine.store.changes_after(revision)] == [b"a", b"b"]
+
+
+def test_a_revision_that_was_told_is_not_used_again() -> None:
+    machine = Machine()
+    result = only(machine, sequence(([], [Write(PUT, b"k", b"")], [(b"k", None)]), ([], [Write(DELETE, b"k")], [])))
+    assert result.entries[0][0].modified == machine.store.revision == 1
+    put(machine, b"k", b"again")
+    assert machine.store.current[b"k"].modified == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "a sequence of 2 bytes where 0 are left"),
+        (b"\0\1", "a length of 4 bytes where 0 are left"),
+        (b"\0\1\0\0\0\7", "a commit of 7 bytes where 0 are left"),
+        (b"\0\1\0\0\0\7\0\0\0\0\0\0\0", "a commit with 1 bytes too many"),
+        (b"\0\0\0", "a command with 1 bytes too many"),
+        (b"\xff\xff", "a sequence of 65535 commits"),
+    ],
+)
+def test_sequences_that_cannot_be_read_are_refused(body: bytes, message: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=message):
+        commands.check(pack_command(SEQUENCE, body))

@@ -295,20 +295,29 @@ class Journal:
             reader = _Reader(disk, path_of(number), self._folder + path_of(number), number)
             if self._segments:
                 self._segments[-1].ends = {group: log.last for group, log in groups.items()}
+            # a segment counts once the states at its head are whole: those before it can go then
+            unstated = set(groups)
             seen = False
             for offset, group, kind, body in reader:
+                if kind == STATE:
+                    unstated.discard(group)
+                elif unstated:
+                    raise CorruptionError(
+                        reader.shown, offset, f"the state of group {min(unstated)} is missing before it"
+                    )
                 seen = True
                 fresh = group not in groups
                 if fresh:
                     groups[group] = GroupLog()
                 _replay(groups[group], kind, body, reader.shown, offset, fresh and position == 0)
+            seen = seen and not unstated
             if not newest and (reader.torn or not seen):
                 what = reader.torn or "no record in it"
                 raise CorruptionError(reader.shown, reader.end, f"{what}, and there is a later segment")
             if reader.torn:
                 notes.append(f"{reader.shown}: {reader.torn}, cut")
             if not seen:
-                # it was begun, and nothing in it became durable
+                # it was begun, and nothing that counts became durable
                 repairs += (Remove(path_of(number)), Sync(FOLDER))
                 if self._segments:
                     self._segments[-1].ends = None

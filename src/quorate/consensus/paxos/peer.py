@@ -113,7 +113,8 @@ class Peer:
         """When a leader was last heard from."""
         self._reads: dict[int, Hashable] = {}
         """Asked for at the leader, by our number."""
-        self._asked_reads = 0
+        # an answer to what the process before this one asked may come yet: it must be nobody's
+        self._asked_reads = random.getrandbits(62)
         self._handing_until = NEVER
         if settings.lease and promised:
             # to whom we were bound is not known: to nobody

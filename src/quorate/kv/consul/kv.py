@@ -3,6 +3,7 @@
 from quorate.kv import commands
 from quorate.kv.client.records import prefix_end
 from quorate.kv.commands import (
+    ABSENT_OR_MODIFIED,
     ACQUIRE,
     CONFLICT,
     DELETE,
@@ -16,7 +17,7 @@ from quorate.kv.commands import (
     Write,
 )
 from quorate.kv.consul.backend import Answer, Backend
-from quorate.kv.consul.parsing import Refusal, has, key_of, number
+from quorate.kv.consul.parsing import Refusal, go_number, has, key_of
 from quorate.kv.consul.shapes import answer, entry_shape, headers, lease_of
 from quorate.kv.service import KvService
 from quorate.runtime.http import Pending, Request, Response
@@ -88,7 +89,8 @@ class KvFamily:
             if not entries:
                 index = max(index, store.revision if changed is None else changed.modified)
         index = max(index, 1)
-        if not found:
+        # of all keys there are no keys, where of a prefix there is nothing
+        if not found and not (keys_only and not start):
             return index, Response(404, b"", headers=headers(index, led))
         if keys_only:
             return index, answer(_keys([entry.key for entry, _ in found], start, separator), index, led=led)
@@ -102,14 +104,15 @@ class KvFamily:
             raise Refusal(400, "Missing key name")
         if len(request.body) > VALUE_MAX:
             raise Refusal(413, f"Request body({len(request.body)} bytes) too large, max size: {VALUE_MAX} bytes.")
-        flags = number(request, "flags", "strconv.ParseUint: parsing flags: invalid syntax") or 0
-        cas = number(request, "cas", "strconv.ParseUint: parsing cas: invalid syntax")
+        flags, cas = go_number(request, "flags") or 0, go_number(request, "cas")
         acquire, release = request.argument("acquire"), request.argument("release")
         if sum(asked is not None for asked in (cas, acquire, release)) > 1:
             raise Refusal(400, "Conflicting flags: only one of cas, acquire and release can be given")
         session = acquire if acquire is not None else release
         if session is not None:
             lease = lease_of(session)
+            if not session:
+                raise Refusal(500, "missing session")
             if not lease:
                 raise Refusal(500, f'invalid session "{session}"')
             kind = ACQUIRE if acquire is not None else RELEASE
@@ -119,7 +122,7 @@ class KvFamily:
         return self._write(key, conditions, write)
 
     def _delete(self, request: Request, key: bytes) -> Pending:
-        cas = number(request, "cas", "strconv.ParseUint: parsing cas: invalid syntax")
+        cas = go_number(request, "cas")
         if has(request, "recurse"):
             if cas is not None:
                 raise Refusal(400, "Conflicting flags: cas cannot be given with recurse")
@@ -128,8 +131,7 @@ class KvFamily:
             raise Refusal(400, "Missing key name")
         if cas is None:
             return self._write(key, [], Write(DELETE, key))
-        # an index of 0 never fits a key that is there, and deletes nothing that is not
-        return self._write(key, [Condition(MODIFIED, key, cas)], Write(DELETE, key))
+        return self._write(key, [Condition(ABSENT_OR_MODIFIED, key, cas)], Write(DELETE, key))
 
     def _delete_tree(self, key: bytes) -> Pending:
         end = prefix_end(key) if key else b""

@@ -64,6 +64,13 @@ def number(request: Request, name: str, what: str, status: int = 400) -> int | N
     return int(text)
 
 
+def go_number(request: Request, name: str) -> int | None:
+    """The same, where Consul lets Go's own words out. Raises Refusal."""
+    text = request.argument(name)
+    why = "value out of range" if text is not None and text.isascii() and text.isdigit() else "invalid syntax"
+    return number(request, name, f'strconv.ParseUint: parsing "{text}": {why}', 500)
+
+
 def staleness(request: Request) -> int:
     """Nanoseconds by which an answer may be old. Raises Refusal."""
     if has(request, "stale"):

@@ -1,11 +1,32 @@
 """Consul's API as one router for ``runtime.http``."""
 
+from html import escape
+from urllib.parse import quote, urlencode
+
 from quorate import __version__
 from quorate.kv.consul import kv, sessions, txn
 from quorate.kv.consul.backend import Backend
 from quorate.kv.consul.parsing import Refusal
 from quorate.kv.consul.shapes import DATACENTER, answer
 from quorate.runtime.http import Pending, Request, Response
+
+
+def _cleaned(path: str) -> str:
+    """Without empty and relative parts, as Go's servers want their paths."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts) + ("/" if path.endswith("/") and parts else "")
+
+
+def _moved(request: Request, path: str) -> Response:
+    query = urlencode(request.query)
+    target = quote(path) + (f"?{query}" if query else "")
+    body = f'<a href="{escape(target)}">Moved Permanently</a>.\n\n' if request.method == "GET" else ""
+    return Response(301, body.encode(), "text/html; charset=utf-8", (("Location", target),))
 
 
 class ConsulRouter:
@@ -25,6 +46,9 @@ class ConsulRouter:
 
     def _route(self, request: Request) -> Response | Pending:
         path = request.path
+        cleaned = _cleaned(path)
+        if cleaned != path:
+            return _moved(request, cleaned)
         datacenter = request.argument("dc")
         if datacenter not in (None, "", DATACENTER):
             raise Refusal(500, "No path to datacenter")

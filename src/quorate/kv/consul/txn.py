@@ -1,7 +1,6 @@
-"""``/v1/txn``: several operations on keys, all or none.
+"""``/v1/txn``: several operations on keys, one after another, all or none: a SEQUENCE of one commit for each operation.
 
-They become one commit: what an operation demands are conditions, which are looked at before anything is written; reads show what is there
-after. So an operation cannot demand what an earlier one of the same transaction wrote, and a key is written once.
+What was asked for is told as Consul tells it: every operation that failed, with its number.
 """
 
 import json
@@ -13,6 +12,7 @@ from quorate.kv import commands
 from quorate.kv.client.records import prefix_end
 from quorate.kv.commands import (
     ABSENT,
+    ABSENT_OR_MODIFIED,
     ACQUIRE,
     CONFLICT,
     DELETE,
@@ -23,47 +23,38 @@ from quorate.kv.commands import (
     PUT,
     RELEASE,
     Condition,
+    Conflicting,
     Read,
     Result,
     Write,
 )
 from quorate.kv.consul.backend import Backend
 from quorate.kv.consul.parsing import Refusal
-from quorate.kv.consul.shapes import answer, entry_shape, lease_of
+from quorate.kv.consul.shapes import answer, entry_shape, lease_of, session_id
+from quorate.kv.machine import Machine
 from quorate.runtime.http import Pending, Request, Response
 
 PATH = "/v1/txn"
 OPERATIONS_MAX = 64
+READS = frozenset(("get", "get-tree", "check-index", "check-session", "check-not-exists"))
+VERBS = READS | {"set", "cas", "lock", "unlock", "delete", "delete-cas", "delete-tree"}
+_READ_ONLY = {"Index": 0, "LastContact": 0, "KnownLeader": True, "ConsistencyLevel": ""}
+"""What Consul's answer has besides, if nothing was to be written."""
 
 
 class _Operation:
-    __slots__ = ("at", "key", "reads", "shows_value", "verb")
+    """``body``: of its commit; ``reads``: whether something is read in it; ``session`` as it was given."""
 
-    def __init__(self, at: int, verb: str, key: bytes) -> None:
-        self.at = at
+    __slots__ = ("body", "index", "key", "reads", "session", "shows_value", "verb")
+
+    def __init__(self, verb: str, key: bytes, index: int, session: str) -> None:
         self.verb = verb
         self.key = key
+        self.index = index
+        self.session = session
+        self.body = b""
         self.reads = False
         self.shows_value = False
-
-
-class _Transaction:
-    def __init__(self) -> None:
-        self.conditions: list[Condition] = []
-        self.writes: list[Write] = []
-        self.reads: list[Read] = []
-        self.operations: list[_Operation] = []
-        self.owners: list[int] = []
-        """Of each condition, then of each write: the operation it comes from."""
-        self.write_owners: list[int] = []
-
-    def demand(self, at: int, condition: Condition) -> None:
-        self.conditions.append(condition)
-        self.owners.append(at)
-
-    def write(self, at: int, write: Write) -> None:
-        self.writes.append(write)
-        self.write_owners.append(at)
 
 
 class TxnFamily:
@@ -74,38 +65,46 @@ class TxnFamily:
         """Raises Refusal."""
         if request.method != "PUT":
             return Response(405, f"method {request.method} not allowed".encode(), headers=(("Allow", "PUT"),))
-        transaction = _parse(request.body)
-        if not transaction.operations:
-            return answer({"Results": [], "Errors": None})
-        body = commands.commit_body(transaction.conditions, transaction.writes, transaction.reads)
+        operations = _parse(request.body)
+        more = _READ_ONLY if all(operation.verb not in VERBS - READS for operation in operations) else {}
+        unknown = [
+            {"OpIndex": at, "What": f'unknown KV verb "{operation.verb}"'}
+            for at, operation in enumerate(operations)
+            if operation.verb not in VERBS
+        ]
+        if unknown:
+            return answer({"Results": None, "Errors": unknown, **more}, status=409)
+        if not operations:
+            return answer({"Results": [], "Errors": None, **more})
+        body = commands.sequence_body([operation.body for operation in operations])
         try:
-            _, keys, ranges = commands.check(commands.pack_command(commands.COMMIT, body))
+            _, keys, ranges = commands.check(commands.pack_command(commands.SEQUENCE, body))
         except RemoteProtocolError as error:
             raise Refusal(400, str(error)) from None
         service = self._backend.front.shards.of_keys(keys, ranges)
         if service is None:
             raise Refusal(400, "the keys are in several shards: a transaction over shards needs two-phase commit")
+        machine = service.machine
         pending = Pending()
 
         def told(result: Result | Refusal) -> None:
             if isinstance(result, Refusal):
                 pending.respond(result.response())
-            elif result.status == commands.NO_LEASE:
-                pending.respond(
-                    answer({"Results": None, "Errors": [{"OpIndex": 0, "What": "invalid session"}]}, status=409)
-                )
             elif result.status == CONFLICT:
-                pending.respond(answer({"Results": None, "Errors": _errors(transaction, result)}, status=409))
+                errors = [
+                    {"OpIndex": found.part, "What": _what(operations[found.part], found, machine)}
+                    for found in result.conflicts
+                ]
+                pending.respond(answer({"Results": None, "Errors": errors, **more}, status=409))
             else:
-                pending.respond(
-                    answer({"Results": _results(transaction, result, service.machine.leases), "Errors": None})
-                )
+                results = _results(operations, result, machine)
+                pending.respond(answer({"Results": results, "Errors": None, **more}))
 
-        self._backend.command(service, commands.COMMIT, body, told)
+        self._backend.command(service, commands.SEQUENCE, body, told)
         return pending
 
 
-def _parse(body: bytes) -> _Transaction:
+def _parse(body: bytes) -> list[_Operation]:
     try:
         operations = json.loads(body)
     except ValueError as error:
@@ -114,7 +113,7 @@ def _parse(body: bytes) -> _Transaction:
         raise Refusal(400, "Failed to parse body: expected a list of operations")
     if len(operations) > OPERATIONS_MAX:
         raise Refusal(413, f"Transaction contains too many operations ({len(operations)} > {OPERATIONS_MAX})")
-    transaction = _Transaction()
+    found = []
     for at, wrapped in enumerate(operations):
         operation = (
             next((value for name, value in wrapped.items() if name.lower() == "kv"), None)
@@ -124,86 +123,93 @@ def _parse(body: bytes) -> _Transaction:
         if not isinstance(operation, dict):
             raise Refusal(400, f"operation {at}: only KV operations are supported")
         # Go reads names of any case
-        _add(transaction, at, {str(name).lower(): value for name, value in operation.items()})
-    return transaction
+        found.append(_operation(at, {str(name).lower(): value for name, value in operation.items()}))
+    return found
 
 
-def _add(transaction: _Transaction, at: int, given: dict[str, Any]) -> None:
+def _operation(at: int, given: dict[str, Any]) -> _Operation:
     verb, key = str(given.get("verb", "")), str(given.get("key", "")).encode("utf-8", "surrogateescape")
     index = given.get("index") or 0
-    session = lease_of(str(given.get("session", "")))
+    session = str(given.get("session") or "")
+    lease = lease_of(session)
     flags = given.get("flags") or 0
-    if not isinstance(index, int) or not isinstance(flags, int) or min(index, flags) < 0:
-        raise Refusal(400, f"operation {at}: Index and Flags must be unsigned numbers")
+    if not all(type(number) is int and 0 <= number < 1 << 64 for number in (index, flags)):
+        raise Refusal(400, f"Failed to parse body: operation {at}: Index and Flags must be unsigned numbers of 64 bits")
     try:
         value = b64decode(given.get("value") or "", validate=True)
     except (ValueError, TypeError) as error:
         raise Refusal(400, f"Failed to parse body: {error}") from None
-    if not key and verb not in ("get-tree", "delete-tree"):
+    if not key and verb in VERBS and verb not in ("get-tree", "delete-tree"):
         raise Refusal(400, f"operation {at}: Missing key name")
-    operation = _Operation(at, verb, key)
-    transaction.operations.append(operation)
-    shown = verb in ("set", "cas", "lock", "unlock", "get", "get-or-empty", "check-index", "check-session")
+    operation = _Operation(verb, key, index, session)
+    conditions: list[Condition] = []
+    writes: list[Write] = []
+    reads: list[Read] = [(key, None)]
     if verb in ("set", "cas"):
-        if verb == "cas":
-            transaction.demand(at, Condition(MODIFIED, key, index))
-        transaction.write(at, Write(PUT, key, value, flags=flags, options=commands.KEEP_LEASE))
+        conditions = [Condition(MODIFIED, key, index)] if verb == "cas" else []
+        writes = [Write(PUT, key, value, flags=flags, options=commands.KEEP_LEASE)]
     elif verb in ("lock", "unlock"):
-        transaction.write(at, Write(ACQUIRE if verb == "lock" else RELEASE, key, value, lease=session, flags=flags))
-    elif verb in ("get", "get-or-empty"):
+        writes = [Write(ACQUIRE if verb == "lock" else RELEASE, key, value, lease=lease, flags=flags)]
+    elif verb == "get":
+        conditions = [Condition(EXISTS, key)]
         operation.shows_value = True
-        if verb == "get" and all(write.key != key for write in transaction.writes):
-            transaction.demand(at, Condition(EXISTS, key))
     elif verb == "get-tree":
-        operation.reads = operation.shows_value = True
-        transaction.reads.append((key, prefix_end(key) if key else b""))
+        operation.shows_value = True
+        reads = [(key, prefix_end(key) if key else b"")]
     elif verb == "check-index":
-        transaction.demand(at, Condition(MODIFIED, key, index))
+        conditions = [Condition(EXISTS, key), Condition(MODIFIED, key, index)]
     elif verb == "check-session":
-        transaction.demand(at, Condition(HELD_BY, key, session))
-    elif verb == "check-not-exists":
-        transaction.demand(at, Condition(ABSENT, key))
-    elif verb == "delete":
-        transaction.write(at, Write(DELETE, key))
-    elif verb == "delete-cas":
-        transaction.demand(at, Condition(MODIFIED, key, index))
-        transaction.write(at, Write(DELETE, key))
-    elif verb == "delete-tree":
-        transaction.write(at, Write(DELETE_RANGE, key, prefix_end(key) if key else b""))
+        conditions = [Condition(EXISTS, key), Condition(HELD_BY, key, lease)]
     else:
-        raise Refusal(400, f'unknown KV verb "{verb}"')
-    if shown:
-        operation.reads = True
-        transaction.reads.append((key, None))
+        reads = []
+        if verb == "check-not-exists":
+            conditions = [Condition(ABSENT, key)]
+        elif verb == "delete-tree":
+            writes = [Write(DELETE_RANGE, key, prefix_end(key) if key else b"")]
+        else:
+            conditions = [Condition(ABSENT_OR_MODIFIED, key, index)] if verb == "delete-cas" else []
+            writes = [Write(DELETE, key)]
+    operation.reads = bool(reads)
+    operation.body = commands.commit_body(conditions, writes, reads)
+    return operation
 
 
+_MISSING = {
+    "get": 'key "{key}" doesn\'t exist',
+    "check-index": 'failed to check index, key "{key}" doesn\'t exist',
+    "check-session": 'failed to check session, key "{key}" doesn\'t exist',
+}
 _WHAT = {
     "cas": 'failed to set key "{key}", index is stale',
     "delete-cas": 'failed to delete key "{key}", index is stale',
     "lock": 'failed to lock key "{key}", lock is already held',
     "unlock": 'failed to unlock key "{key}", lock isn\'t held, or is held by another session',
-    "get": 'key "{key}" doesn\'t exist',
-    "check-index": 'key "{key}" has index {index}, which is not the one that was asked for',
-    "check-session": 'current session for key "{key}" is not the one that was asked for',
+    "check-index": 'failed index check for key "{key}", current modify index {modified} != {index}',
+    "check-session": 'failed session check for key "{key}", current session "{holder}" != "{session}"',
     "check-not-exists": 'key "{key}" exists',
 }
 
 
-def _errors(transaction: _Transaction, result: Result) -> list[dict[str, Any]]:
-    found = []
-    for conflict in result.conflicts:
-        parts = [*transaction.owners, *transaction.write_owners]
-        operation = transaction.operations[parts[conflict.part]]
-        what = _WHAT.get(operation.verb, 'operation on key "{key}" failed')
-        text = what.format(key=operation.key.decode("utf-8", "replace"), index=conflict.modified)
-        found.append({"OpIndex": operation.at, "What": text})
-    return found
+def _what(operation: _Operation, found: Conflicting, machine: Machine) -> str:
+    key = operation.key.decode("utf-8", "replace")
+    if operation.verb in _MISSING and not found.version:
+        return _MISSING[operation.verb].format(key=key)
+    if operation.verb == "lock" and lease_of(operation.session) not in machine.leases:
+        return f'invalid session "{operation.session}"'
+    lease = machine.leases.get(found.holder)
+    return _WHAT[operation.verb].format(
+        key=key,
+        modified=found.modified,
+        index=operation.index,
+        session=operation.session,
+        holder="" if lease is None else session_id(lease),
+    )
 
 
-def _results(transaction: _Transaction, result: Result, leases: Any) -> list[dict[str, Any]]:
+def _results(operations: list[_Operation], result: Result, machine: Machine) -> list[dict[str, Any]]:
     shapes: list[dict[str, Any]] = []
     reads = iter(result.entries)
-    for operation in transaction.operations:
+    for operation in operations:
         if operation.reads:
-            shapes += [{"KV": entry_shape(entry, leases, value=operation.shows_value)} for entry in next(reads)]
+            shapes += [{"KV": entry_shape(entry, machine.leases, value=operation.shows_value)} for entry in next(reads)]
     return shapes

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from quorate.consensus.paxos.acceptor import Acceptor
 from quorate.consensus.paxos.group import Group, Limits
 from quorate.consensus.paxos.host import PEER, Host, HostSettings
-from quorate.consensus.paxos.log import Log
 from quorate.consensus.paxos.members import Member
 from quorate.consensus.paxos.messages import Accepted, Adopt, Promise
 from quorate.consensus.paxos.peer import Drained
@@ -37,22 +37,27 @@ SPARE = 4
 class Promises:
     """What a member said of one group, that its disk must know after a restart."""
 
-    __slots__ = ("accepted", "chosen", "durable", "log", "promised")
+    __slots__ = ("accepted", "acceptor", "chosen", "durable", "promised")
 
     def __init__(self) -> None:
         self.promised = 0
         self.accepted = (0, 0)
         """(ballot, index) of the latest Accepted."""
-        self.log = Log()
-        """As its process had it last."""
+        self.acceptor: Acceptor | None = None
+        """Of its process, or of its last one."""
         self.durable = 0
         """How far of that its disk surely has."""
         self.chosen = 0
         """Up to here its disk surely had all entries that were chosen: it must never lose them."""
 
     def holds(self, index: int, payload: bytes) -> bool:
-        log = self.log
-        if index > self.durable or index > log.last:
+        acceptor = self.acceptor
+        if acceptor is None:
+            return False
+        log = acceptor.log
+        # what is about to be replaced on disk is replaced in memory already
+        replaced = [write.first for write in acceptor.writes if isinstance(write, Adopt)]
+        if index > min([self.durable, log.last, *[first - 1 for first in replaced]]):
             return False
         return index <= log.base or log.between(index, index)[0].payload == payload
 
@@ -142,7 +147,7 @@ class Life:
             known = world.chosen[group.group].get(index)
             if known is not None and acceptor.log.between(index, index)[0].payload != known:
                 world.violate(f"durability: member {self.sid} recovers with another entry at {index} than was chosen")
-        promises.log = acceptor.log
+        promises.acceptor = acceptor
         # what was durable still is; what is found beyond that may be in the cache alone
         promises.durable = min(promises.durable, acceptor.log.last)
 

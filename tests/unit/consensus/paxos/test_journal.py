@@ -278,3 +278,27 @@ def test_an_adoption_in_parts_counts_as_a_whole_or_not_at_all(monkeypatch: pytes
     del journal
     files.journal([[(1, Adopt(9 << 16 | 1, 2, entries[:1], 1))]])
     assert files.recover()[0][1].entries == [Entry(0, b"old"), entries[0]]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, 53, 54, 60, 107])
+def test_a_segment_counts_once_the_states_at_its_head_are_whole(kept: int) -> None:
+    """A crash leaves a part of two groups' states in a new segment; what is written after that must not lose any of them. Found by the simulation
+    (seed 309635)."""
+    files = Files()
+    files.journal([[(1, append(bytes(600))), (2, append(b"of the second"))]])
+    files.journal([[(1, append(b"next"))]], segment=500)
+    assert files.disk.list(FOLDER) == ["00000001", "00000002"]
+    assert 2 * (RECORD.size + 32 + 1) == 108
+    cut = HEADER.size + kept
+    files.change(cut, bytes(files.disk.size(path_of(2)) - cut), 2)
+    files.journal([[(1, append(b"again"))], [(1, Install(2, 3))]], segment=500)
+    found, _ = files.recover()
+    assert (found[1].base, found[1].last, found[2].last) == (2, 2, 1)
+    journal = files.journal([[(2, append(b"more")), (2, Install(2, 4))]], segment=500)
+    told: list[StorageError | None] = []
+    journal.remove_old(told.append)
+    while not told:
+        files.scheduler.step()
+    assert files.disk.list(FOLDER) == ["00000002"]
+    found, _ = files.recover()
+    assert (found[1].base, found[1].last, found[2].base, found[2].last) == (2, 2, 2, 2)

@@ -3,7 +3,18 @@ from random import Random
 import pytest
 
 from quorate.consensus.paxos.members import Member, pack
-from quorate.consensus.paxos.messages import Entry, Kind, Lead, Promise, ballot_of
+from quorate.consensus.paxos.messages import (
+    Entry,
+    Event,
+    Heartbeat,
+    Kind,
+    Lead,
+    Promise,
+    ReadReady,
+    ReadReply,
+    ReadRequest,
+    ballot_of,
+)
 from quorate.consensus.paxos.peer import Peer
 from quorate.consensus.paxos.settings import Settings
 
@@ -42,3 +53,22 @@ def test_a_snapshot_that_comes_in_the_midst_of_phase_1_stands_for_what_is_promis
     assert (log.base, log.last) == (5, 7)
     assert log.members == members
     assert [entry.kind for entry in log.after(5)] == [Kind.COMMAND, Kind.NOTHING]
+
+
+def test_a_reply_to_a_read_of_the_process_before_is_nobody_s() -> None:
+    """It says what was decided when that one was asked. Found by the simulation (seed 309914)."""
+    ballot = ballot_of(1, 2)
+    answers: list[list[Event]] = []
+    request = 0
+    for life in range(2):
+        peer = Peer(Settings(1, (1, 2, 3)), 0, Random(f"life {life}"), promised=ballot, accepted=ballot)
+        peer.connected(2)
+        peer.receive(2, Heartbeat(ballot, 1, 0))
+        peer.drain()
+        peer.read("key")
+        (sent,) = [message for message in peer.drain().messages[2] if isinstance(message, ReadRequest)]
+        request = request or sent.number
+        peer.receive(2, ReadReply(request, 0))
+        answers.append(peer.drain().events)
+    assert [isinstance(event, ReadReady) for event in answers[0]] == [True]
+    assert answers[1] == []
