@@ -4,11 +4,13 @@ The nemesis strikes at times and in ways drawn from the seed, or by a given sche
 numbers, which is also what it leaves behind, so that a failure can be repeated and made smaller.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from quorate.consensus.paxos.messages import Accepted, Adopt, Promise, StorePromise
 from quorate.consensus.paxos.peer import Drained
 from quorate.simulation import trace as kinds
+from quorate.simulation.machine import Machine
 from quorate.simulation.paxos.world import Promises, World
 from quorate.simulation.scheduler import MILLISECOND, Stream
 
@@ -244,6 +246,32 @@ class Nemesis:
             world.enter(leader, host.hand_over, group, to, lambda error: world.probe(f"handed over: {error is None}"))
         world.scheduler.after(delay, self._partition, others, [leader], 0, duration)
         self._watch_closely(leader, group, duration)
+
+    def _draw_late_words(self) -> list[Any]:
+        _, leader, others = self._led()
+        return [leader, others, self._options["election_timeout"] * self._stream.between(2, 5)]
+
+    def _late_words(self, leader: int, others: list[int], duration: int) -> None:
+        """It is not heard any more, and what it said meanwhile arrives just when somebody has promised another."""
+        if not leader:
+            return
+        world = self._world
+        source = world.machines[leader]
+        for other in others:
+            held = [world.machines[other]]
+            world.network.block(source, held[0])
+
+            def hear(held: list[Machine] = held) -> None:
+                if held:
+                    world.network.unblock(source, held.pop())
+
+            def look(drained: Drained, promises: Promises, sid: int = other, hear: Callable[[], None] = hear) -> None:
+                if any(isinstance(message, Promise) for sent in drained.messages.values() for message in sent):
+                    del world.snipers[sid]
+                    hear()
+
+            world.snipers[other] = look
+            world.scheduler.after(duration, hear)
 
     def _draw_sleeping_leader(self) -> list[int]:
         group, leader, _ = self._led()

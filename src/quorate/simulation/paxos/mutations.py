@@ -35,6 +35,7 @@ from quorate.storage.disk import Done, Sync
 
 _LEASED: Final = {"heartbeat": 20 * MILLISECOND, "election_timeout": 160 * MILLISECOND, "lease": 160 * MILLISECOND}
 _UNLEASED: Final = {"lease": 0}
+_THREE: Final = {"members": 3, "accept_quorum": 0}
 
 _promise = Acceptor.promise
 _synchronise = Leader._synchronise
@@ -188,10 +189,10 @@ _ALL: Final = (
     _mutation("minority-accepts", "one acceptance too few makes an entry chosen", Patch(Settings, "quorums", _minority_accepts)),
     _mutation("minority-promises", "one promise too few makes a leader", Patch(Settings, "quorums", _minority_promises), faults=("partition",)),
     _mutation("own-log-preferred", "a new leader ignores what others accepted", Patch(Acceptor, "describe", _describe_nothing), faults=("crash",)),
-    _mutation("older-ballot-accepted", "entries of a ballot older than the promised one are accepted", Patch(Acceptor, "accept", _accept_older), faults=("deaf_leader", "oneway"), options={"clients": 6, "requests": 1000, "faults": 40, "disk_latency": 4 * MILLISECOND}),
+    _mutation("older-ballot-accepted", "entries of a ballot older than the promised one are accepted", Patch(Acceptor, "accept", _accept_older), faults=("late_words",), options={**_THREE, "clients": 6, "requests": 1000, "faults": 40, "disk_latency": 4 * MILLISECOND}),
     _mutation("promises-count-as-acceptances", "what was accepted in older ballots counts as chosen", Patch(Leader, "_synchronise", _count_promises), issue="Raft, figure 8", faults=("crash", "partition")),
     _mutation("lease-not-kept", "an acceptor bound by a lease promises another", Patch(Acceptor, "may_promise", _may_always_promise), faults=("oneway", "partition", "hand_over"), options=_LEASED),
-    _mutation("lease-forgotten", "a member that restarts does not wait out the lease it may be bound by", Patch(Peer, "__init__", _free_at_restart), faults=("crash", "partition"), options=_LEASED),
+    _mutation("lease-forgotten", "a member that restarts does not wait out the lease it may be bound by", Patch(Peer, "__init__", _free_at_restart), faults=("forgetful_voter",), options={**_LEASED, **_THREE, "faults": 40}),
     _mutation("lease-by-last-event", "a lease is judged by the time of the last event", Patch(Group, "drain", _drain_untimed), issue="etcd #20418", faults=("sleeping_leader",), options=_LEASED),
     _mutation("read-at-once", "a leader answers reads without asking", Patch(Leader, "read", _read_at_once), faults=("partition", "pause"), options=_UNLEASED),
     _mutation("read-by-old-heartbeat", "a read is confirmed by a heartbeat sent before it", Patch(Leader, "read", _read_by_old_heartbeat), faults=("deaf_leader",), options={"lease": 0, "clients": 6, "requests": 1000, "faults": 40}),

@@ -27,6 +27,7 @@ FAULTS: Final = (
     "crash_at_adoption",
     "word_lost",
     "deaf_leader",
+    "late_words",
     "sleeping_leader",
     "forgetful_voter",
 )

@@ -1,13 +1,12 @@
-// Load for etcd through its own client: the rival's side of benchmarks/kv. Prints one JSON object.
+// Load for a store with versioned keys, for benchmarks/kv: etcd through its own client, ours in its own protocol. Prints one JSON object.
 //
-//	etcdload -endpoints host:port,… -work put|get|cas|mixed -clients 64 -keys 1000 -seconds 3 -warm 1 -value 100
+//	goload -store etcd|quorate -endpoints host:port,… -work put|get|cas|mixed -clients 64 -keys 1000 -seconds 3 -warm 1 -value 100
 //
-// Each client is a goroutine with one operation open at a time; all share a few connections, as the client's guide advises.
+// Each client is a goroutine with one operation open at a time; all share a few connections, as etcd's guide advises.
 // cas reads a key and writes it if nobody did meanwhile, until it succeeds.
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -18,9 +17,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// A store as one client sees it. swap returns how often it had to try.
+type store interface {
+	put(key, value string) error
+	get(key string) error
+	swap(key, value string) (int, error)
+}
 
 type outcome struct {
 	done      int
@@ -39,6 +43,7 @@ type result struct {
 }
 
 func main() {
+	kind := flag.String("store", "etcd", "etcd or quorate")
 	endpoints := flag.String("endpoints", "", "host:port,…")
 	work := flag.String("work", "put", "put, get, cas or mixed")
 	clients := flag.Int("clients", 1, "operations open at a time")
@@ -49,22 +54,22 @@ func main() {
 	connections := flag.Int("connections", 4, "shared by all clients")
 	flag.Parse()
 
-	pool := make([]*clientv3.Client, min(*connections, *clients))
-	for i := range pool {
-		client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(*endpoints, ","), DialTimeout: 5 * time.Second})
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		pool[i] = client
-		defer client.Close()
+	open := map[string]func([]string, int) (func(int) (store, error), error){"etcd": openEtcd, "quorate": openQuorate}[*kind]
+	if open == nil {
+		fail(fmt.Errorf("no store %q", *kind))
+	}
+	client, err := open(strings.Split(*endpoints, ","), min(*connections, *clients))
+	if err != nil {
+		fail(err)
 	}
 	value := strings.Repeat("v", *size)
-	ctx := context.Background()
+	first, err := client(0)
+	if err != nil {
+		fail(err)
+	}
 	for key := 0; key < *keys; key++ {
-		if _, err := pool[0].Put(ctx, name(key), value); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+		if err := first.put(name(key), value); err != nil {
+			fail(err)
 		}
 	}
 	var counting, stop atomic.Bool
@@ -72,12 +77,16 @@ func main() {
 	outcomes := make([]outcome, *clients)
 	var group sync.WaitGroup
 	for number := range outcomes {
+		own, err := client(number)
+		if err != nil {
+			fail(err)
+		}
 		group.Add(1)
-		go func(own *outcome, client *clientv3.Client, random *rand.Rand) {
+		go func(own *outcome, client store, random *rand.Rand) {
 			defer group.Done()
 			for !stop.Load() {
 				began := time.Now()
-				attempts, err := operate(ctx, client, *work, name(random.Intn(*keys)), value, random)
+				attempts, err := operate(client, *work, name(random.Intn(*keys)), value, random)
 				if err != nil {
 					errors.Add(1)
 					continue
@@ -88,7 +97,7 @@ func main() {
 					own.latencies = append(own.latencies, float64(time.Since(began).Nanoseconds())/1e6)
 				}
 			}
-		}(&outcomes[number], pool[number%len(pool)], rand.New(rand.NewSource(int64(number))))
+		}(&outcomes[number], own, rand.New(rand.NewSource(int64(number))))
 	}
 	time.Sleep(time.Duration(*warm * float64(time.Second)))
 	fmt.Fprintln(os.Stderr, "counting")
@@ -119,30 +128,20 @@ func main() {
 
 func name(key int) string { return fmt.Sprintf("bench/%06d", key) }
 
-func operate(ctx context.Context, client *clientv3.Client, work, key, value string, random *rand.Rand) (int, error) {
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func operate(client store, work, key, value string, random *rand.Rand) (int, error) {
 	if work == "mixed" {
 		work = []string{"put", "get"}[random.Intn(2)]
 	}
 	switch work {
 	case "put":
-		_, err := client.Put(ctx, key, value)
-		return 1, err
+		return 1, client.put(key, value)
 	case "get":
-		_, err := client.Get(ctx, key)
-		return 1, err
+		return 1, client.get(key)
 	}
-	for attempts := 1; ; attempts++ {
-		found, err := client.Get(ctx, key)
-		if err != nil {
-			return attempts, err
-		}
-		unchanged := clientv3.Compare(clientv3.ModRevision(key), "=", found.Kvs[0].ModRevision)
-		written, err := client.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, value)).Commit()
-		if err != nil {
-			return attempts, err
-		}
-		if written.Succeeded {
-			return attempts, nil
-		}
-	}
+	return client.swap(key, value)
 }

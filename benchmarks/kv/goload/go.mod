@@ -1,4 +1,4 @@
-module quorate/benchmarks/kv/etcdload
+module quorate/benchmarks/kv/goload
 
 go 1.23.0
 
