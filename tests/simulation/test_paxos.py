@@ -24,7 +24,7 @@ FOUND_WITH = ((68, "older-ballot-accepted"),)
 """The same, with the options of a mutation though without its bug."""
 FRESH_SECONDS = 20.0
 FRESH_SPAN = 10**9
-NOTICED_WITHIN = 120
+NOTICED_WITHIN = 250
 
 PROBES = (
     "start",

@@ -196,7 +196,7 @@ _ALL: Final = (
     _mutation("lease-by-last-event", "a lease is judged by the time of the last event", Patch(Group, "drain", _drain_untimed), issue="etcd #20418", faults=("sleeping_leader",), options=_LEASED),
     _mutation("read-at-once", "a leader answers reads without asking", Patch(Leader, "read", _read_at_once), faults=("partition", "pause"), options=_UNLEASED),
     _mutation("read-by-old-heartbeat", "a read is confirmed by a heartbeat sent before it", Patch(Leader, "read", _read_by_old_heartbeat), faults=("deaf_leader",), options={"lease": 0, "clients": 6, "requests": 1000, "faults": 40}),
-    _mutation("adopted-in-pieces", "a log is cut, then appended to, and a crash comes between", Patch(Journal, "_pack", _pack_in_pieces), faults=("crash_at_adoption",)),
+    _mutation("adopted-in-pieces", "a log is cut, then appended to, and a crash comes between", Patch(Journal, "_pack", _pack_in_pieces), faults=("crash_at_adoption", "crash", "late_words"), options={"requests": 1000, "faults": 40}),
     _mutation("applied-unchosen", "a follower applies what it has accepted", Patch(Acceptor, "accept", _apply_unchosen)),
     _mutation("journal-not-synced", "the journal is written and not synced", Patch(journals, "Sync", _sync_folder), faults=("power", "blackout")),
     _mutation("snapshot-not-synced", "a snapshot gets its name before it is on disk", Patch(snapshots, "Sync", _sync_folder), faults=("power",), options={"snapshot_entries": 5, "kept_entries": 0}),
