@@ -1,14 +1,18 @@
 """Consul's API through an unmodified client (py-consul), on any member of a real cluster."""
 
 import json
+import shutil
+import subprocess
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import consul
 import pytest
 from tests.support.kvcluster import KvCluster
+from tests.support.processes import ROOT
 
 Consuls = list[consul.Consul]
 
@@ -191,3 +195,29 @@ def test_a_missing_key_has_an_index_and_bodies_are_as_documented(cluster: KvClus
     assert (status, headers["Content-Type"]) == (200, "application/octet-stream")
     (item,) = json.loads(ask(cluster, "GET", "/v1/kv/a/b")[1])
     assert (item["Key"], item["Value"], item["Flags"]) == ("a/b", "/wA=", 1)
+
+
+def test_programs_in_go(cluster: KvCluster) -> None:
+    """Consul's own client library for Go: keys, transactions, blocking reads, locks, semaphores and keys of sessions, against all members."""
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed")
+    program = ROOT / "build" / "consulgo"
+    program.parent.mkdir(exist_ok=True)
+    built = subprocess.run(
+        ["go", "build", "-o", str(program), "."],
+        cwd=Path(__file__).with_name("consulgo"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.skip(f"Consul's client library for Go cannot be had here: {built.stderr.strip().splitlines()[-1]}")
+    ended = subprocess.run(
+        [str(program), *[cluster.http(sid) for sid in (1, 2, 3)]],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    assert ended.stdout.split() == ["keys", "transaction", "blocking", "locks", "semaphores", "ephemeral"]

@@ -47,6 +47,8 @@ MESSAGES = {
 }
 
 _COUNTS = Struct(">HHH")
+PLAIN, CONDITIONAL = _COUNTS.pack(0, 1, 0), _COUNTS.pack(1, 1, 0)
+"""How commits begin that have one write, and at most one condition."""
 KIND_KEY = Struct(">BH")
 _U16 = Struct(">H")
 U32 = Struct(">I")

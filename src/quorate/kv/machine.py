@@ -16,6 +16,7 @@ from quorate.kv.commands import (
     CLOSE_SESSIONS,
     COMMIT,
     COMPACT,
+    CONDITIONAL,
     DELETE,
     DELETE_RANGE,
     END_DELAYS,
@@ -32,6 +33,7 @@ from quorate.kv.commands import (
     NO_SESSION,
     NO_SUCH_REVISION,
     OPEN_SESSION,
+    PLAIN,
     PUT,
     PUT_TAIL,
     RELEASE,
@@ -141,12 +143,13 @@ class Machine:
         results: list[bytes] = []
         at, end = 0, len(payload)
         unpack, size = HEAD.unpack_from, HEAD.size
+        once = self._once
         while at < end:
             length, kind, session, seq, acked = unpack(payload, at)
             at += size
             body = payload[at : at + length]
             at += length
-            results.append(self._carry_out(kind, body) if not session else self._once(kind, body, session, seq, acked))
+            results.append(once(kind, body, session, seq, acked) if session else self._carry_out(kind, body))
         return results
 
     def _once(self, kind: int, body: bytes, id_: int, seq: int, acked: int) -> bytes:
@@ -165,7 +168,8 @@ class Machine:
         if reply is None:
             if len(replies) >= REPLIES_MAX:
                 return pack_error(TOO_MANY, self.store.revision)
-            reply = replies[seq] = self._carry_out(kind, body)
+            reply = self._commit_one(body) if kind == COMMIT else b""
+            reply = replies[seq] = reply or self._carry_out(kind, body)
         return reply
 
     def _carry_out(self, kind: int, body: bytes) -> bytes:
@@ -207,11 +211,7 @@ class Machine:
 
     def _commit(self, body: bytes) -> bytes:
         store = self.store
-        condition_count, write_count, read_count, at = commands.commit_counts(body)
-        if write_count == 1 and condition_count <= 1 and not read_count:
-            done = self._commit_one(body, condition_count, at)
-            if done:
-                return done
+        _, _, read_count, _ = commands.commit_counts(body)
         view = _View(store)
         conflicts, writes, at = self._demanded(body, view)
         if any(self._without_lease(write) for write in writes):
@@ -271,10 +271,13 @@ class Machine:
         self._take_over(view)
         return pack_done(store.revision, numbers, entries)
 
-    def _commit_one(self, body: bytes, conditions: int, at: int) -> bytes:
+    def _commit_one(self, body: bytes) -> bytes:
         """The same for what most commits are: one put, on the condition of a version or revision at most; b"" for any other."""
         store = self.store
-        if conditions:
+        at = len(PLAIN)
+        if not body.startswith(PLAIN):
+            if not body.startswith(CONDITIONAL):
+                return b""
             kind, size = KIND_KEY.unpack_from(body, at)
             if kind != VERSION and kind != MODIFIED:
                 return b""
@@ -296,10 +299,10 @@ class Machine:
         at += 4
         value = body[at : at + size]
         lease, flags, options = PUT_TAIL.unpack_from(body, at + size)
-        entry = store.current.get(key)
-        revision = store.revision + 1
         if lease:
             return b""
+        entry = store.current.get(key)
+        revision = store.revision + 1
         if entry is None:
             entry = Entry(key, value, 1, revision, revision, 0, flags)
         elif entry.lease or entry.holder:

@@ -17,7 +17,7 @@ from quorate.kv.machine import Machine
 from quorate.kv.snapshot import Restorer, snapshot
 from quorate.kv.turns import Turns
 from quorate.kv.watches import Watch, Watches
-from quorate.runtime.environment import Environment, Timer
+from quorate.runtime.environment import MILLISECOND, Environment, Timer
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,11 @@ PAYLOAD_BYTES = 1 << 20
 """Commands of a batch beyond so many bytes go into another entry."""
 UNDER_WAY_MAX = 64 << 20
 """Bytes of commands that were proposed and are not applied; more are refused until then."""
+
+_MANY = 4
+"""Commands of a batch from which on its clients' next ones are waited for."""
+_HOLD = MILLISECOND
+"""For so long at most a command waits for others."""
 
 Answer = Callable[[bytes | None], None]
 """Called with a write's result; with None if this member stopped leading, so that it may be done or not."""
@@ -71,6 +76,9 @@ class KvService:
         self._gathered: list[bytes] = []
         self._answers: list[Answer] = []
         self._gathered_bytes = 0
+        self._enough = 0
+        """So many gathered commands make a batch at once; 0 if nothing is waited for."""
+        self._holding: Timer | None = None
         self._under_way = 0
         self._batches: deque[_Batch] = deque()
         self._reads: dict[int, list[Asker]] = {}
@@ -98,6 +106,9 @@ class KvService:
         self._answers.append(answer)
         self._gathered_bytes += len(command)
         if self._gathered_bytes >= PAYLOAD_BYTES:
+            self._propose()
+        elif len(self._gathered) == self._enough:
+            self._enough = 0
             self._propose()
         elif not self._scheduled:
             self._scheduled = True
@@ -136,14 +147,42 @@ class KvService:
     def _gather(self) -> None:
         self._scheduled = False
         if self._gathered:
-            self._propose()
+            if self._batches or self._enough:
+                self._hold()
+            else:
+                self._propose()
         if self._reads:
             reads, self._reads = self._reads, {}
             for staleness, askers in reads.items():
                 self.replica.read(_Reads(askers), staleness)
         self._flushed()
 
+    def _next(self, answered: int) -> None:
+        """A batch is done. Those whose commands were answered are likely to come again at once: where they are many they are waited for."""
+        expected = len(self._gathered) + answered
+        if answered >= _MANY:
+            self._enough = max(expected - expected // 8, len(self._gathered) + 1)
+            self._hold()
+        elif self._gathered:
+            self._propose()
+
+    def _hold(self) -> None:
+        """What is gathered waits for the batch under way, or for more, and shares the next one's messages and syncs: but not for long."""
+        if self._holding is None:
+            self._holding = self.env.call_at(self.env.now() + _HOLD, self._held)
+
+    def _held(self) -> None:
+        self._holding = None
+        self._enough = 0
+        if self._gathered:
+            self._propose()
+            self._flushed()
+
     def _propose(self) -> None:
+        self._enough = 0
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
         gathered, answers = self._gathered, self._answers
         self._gathered, self._answers, self._gathered_bytes = [], [], 0
         if not self.replica.leading:
@@ -176,6 +215,8 @@ class KvService:
             self._under_way -= len(payload)
             for answer, result in zip(batch.answers, results, strict=True):
                 answer(result)
+            if not batches:
+                self._next(len(batch.answers))
         if store.revision != before and len(self.watches):
             self.watches.tell(store.revision, list(store.changes_after(before)))
 
@@ -188,6 +229,8 @@ class KvService:
         self._compacting = 0
         batches, self._batches = self._batches, deque()
         self._under_way = 0
+        if self._gathered:
+            self._propose()
         for batch in batches:
             for answer in batch.answers:
                 answer(None)
@@ -275,8 +318,9 @@ class KvService:
         self._flushed()
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._holding):
+            if timer is not None:
+                timer.cancel()
 
 
 class _Reads:
