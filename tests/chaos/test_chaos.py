@@ -11,8 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,8 +32,8 @@ from tests.chaos.workers import (
     Worker,
 )
 from tests.support.ensembles import OURS, Ensemble, Member
-from tests.support.namespaces import Network
-from tests.support.processes import wait_until, why_no_namespaces
+from tests.support.namespaces import Network, network_or_skip
+from tests.support.processes import wait_until
 from tests.support.raw import RawClient, create_body, path_watch_body
 from tests.support.trees import assert_equal_trees, metrics
 
@@ -247,21 +246,6 @@ def ephemerals(member: Member) -> list[str]:
     return [names.text() for _ in range(names.count(4))]
 
 
-@contextmanager
-def network_or_skip() -> Iterator[Network]:
-    network = Network(3)
-    try:
-        if reason := why_no_namespaces():
-            pytest.skip(reason)
-        try:
-            network.open()
-        except OSError as error:
-            pytest.skip(f"network namespaces cannot be made here: {error}")
-        yield network
-    finally:
-        network.close()
-
-
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("kind_of_failure", "share"), [("processes", 14), ("network", 6)], ids=["processes", "network"]
@@ -278,7 +262,7 @@ def test_nothing_acknowledged_is_lost(
                 times = torture(Chaos(ensemble, None, record), list(PROCESS_FAILURES), rounds)
         else:
             with (
-                network_or_skip() as network,
+                network_or_skip(3) as network,
                 Ensemble(
                     KINDS,
                     tmp_path / "members",

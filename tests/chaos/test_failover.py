@@ -13,8 +13,9 @@ from itertools import count, cycle
 from pathlib import Path
 
 import pytest
-from tests.chaos.test_chaos import KIND, KINDS, network_or_skip
+from tests.chaos.test_chaos import KIND, KINDS
 from tests.support.ensembles import Ensemble, Member
+from tests.support.namespaces import network_or_skip
 from tests.support.processes import TimedOut, wait_until
 from tests.support.raw import NO_PASSWORD, Closed, RawClient, create_body
 from tests.support.trees import assert_equal_trees
@@ -143,7 +144,7 @@ def test_the_leader_is_cut_off_silently(tmp_path: Path, report: list[str]) -> No
     """No reset, no end of stream: followers must give the leader up by its silence. The client is on a follower."""
     times = []
     with (
-        network_or_skip() as network,
+        network_or_skip(3) as network,
         Ensemble(
             KINDS,
             tmp_path,

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,8 @@ from tests.chaos.kv_workers import (
 )
 from tests.support.cutting import Cutter
 from tests.support.kvcluster import KvCluster
-from tests.support.namespaces import Network
-from tests.support.processes import wait_until, why_no_namespaces
+from tests.support.namespaces import Network, network_or_skip
+from tests.support.processes import wait_until
 
 from quorate.kv.client.aio import Client
 from quorate.verification import checkers
@@ -247,21 +247,6 @@ def contents(cluster: KvCluster, sid: int) -> list[tuple[str, bytes, int, int]]:
     return asyncio.run(read())
 
 
-@contextmanager
-def network_or_skip() -> Iterator[Network]:
-    network = Network(3)
-    try:
-        if reason := why_no_namespaces():
-            pytest.skip(reason)
-        try:
-            network.open()
-        except OSError as error:
-            pytest.skip(f"network namespaces cannot be made here: {error}")
-        yield network
-    finally:
-        network.close()
-
-
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("kind_of_failure", "share"), [("processes", 14), ("network", 6)], ids=["processes", "network"]
@@ -273,7 +258,7 @@ def test_nothing_acknowledged_is_lost(
     failures = PROCESS_FAILURES if kind_of_failure == "processes" else NETWORK_FAILURES
     report.append(f"seed {SEED}")
     with ExitStack() as stack:
-        network = stack.enter_context(network_or_skip()) if kind_of_failure == "network" else None
+        network = stack.enter_context(network_or_skip(3)) if kind_of_failure == "network" else None
         cluster = stack.enter_context(KvCluster(tmp_path, spare=rounds, settings=SETTINGS, network=network))
         load = Load(cluster.addresses, SEED)
         try:

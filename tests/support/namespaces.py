@@ -10,9 +10,13 @@ hardware address that nobody has.
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from types import TracebackType
+
+import pytest
+from tests.support.processes import why_no_namespaces
 
 NOBODY = "02:00:00:00:00:fe"
 _numbers = count()
@@ -111,3 +115,19 @@ class Network:
                 if other != index:
                     arguments = ["-n", self._name(index), "neighbour", "delete", self.host(other), "dev", "eth0"]
                     subprocess.run(["ip", *arguments], capture_output=True, check=False)
+
+
+@contextmanager
+def network_or_skip(size: int) -> Iterator[Network]:
+    """A network for the block's time; skips the test, with the reason, where there can be none."""
+    network = Network(size)
+    try:
+        if reason := why_no_namespaces():
+            pytest.skip(reason)
+        try:
+            network.open()
+        except OSError as error:
+            pytest.skip(f"network namespaces cannot be made here: {error}")
+        yield network
+    finally:
+        network.close()
