@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support.kvcluster import PATIENCE, KvCluster
 
 from quorate.errors import UsageError
@@ -112,9 +114,50 @@ def test_a_past_that_is_compacted_is_told(kv: Client) -> None:
     for _ in range(450):
         kv.put("other", b"")
     with pytest.raises(Compacted, match=r"^revisions before"):
-        kv.get("k", revision=item.modified - 1)
+        kv.get("k", revision=item.modified)
     with pytest.raises(Compacted):
-        next(kv.watch(after=item.modified - 1))
+        next(kv.watch(after=item.modified))
+
+
+def test_the_past_is_compacted_when_it_is_asked_for(cluster: KvCluster, kv: Client) -> None:
+    kv.put("k", b"1")
+    kv.put("k", b"2")
+    item = kv.get("k")
+    assert item is not None
+    assert kv.get("k", revision=item.modified - 1) is not None
+    assert kv.compact(item.modified) == item.modified
+    assert kv.get("k", revision=item.modified) is not None
+    with pytest.raises(Compacted):
+        kv.get("k", revision=item.modified - 1)
+    with pytest.raises(Refused, match="compact: the store has no such revision"):
+        kv.compact(item.modified + 1000)
+    with pytest.raises(UsageError, match="a compaction at revision -1"):
+        kv.compact(-1)
+    assert quorate(cluster, "kv", "compact", str(item.modified)) == (0, f"{item.modified}\n", "")
+    status, _, err = quorate(cluster, "kv", "compact", str(item.modified + 1000))
+    assert (status, err) == (1, "quorate: compact: the store has no such revision\n")
+
+
+def test_members_are_watched_by_prometheus(cluster: KvCluster, kv: Client) -> None:
+    kv.put("k", b"1")
+    leader = cluster.steady()
+    shown = []
+    for sid in (1, 2, 3):
+        with urllib.request.urlopen(f"http://{cluster.http(sid)}/metrics", timeout=10) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            families = text_string_to_metric_families(answer.read().decode())
+            shown.append({sample.name: sample for family in families for sample in family.samples})
+    assert [found["quorate_paxos_leading"].value for found in shown] == [float(sid == leader) for sid in (1, 2, 3)]
+    assert {found["quorate_paxos_leader"].value for found in shown} == {float(leader)}
+    assert {found["quorate_kv_keys"].value for found in shown} == {1.0}
+    of_leader = shown[leader - 1]
+    assert of_leader["quorate_kv_revision"].labels == {"group": "1"}
+    assert of_leader["quorate_kv_commands_total"].value >= of_leader["quorate_kv_batches_total"].value > 0
+    for found in shown:
+        assert found["quorate_paxos_members"].value == 3
+        assert found["quorate_journal_syncs_total"].value > 0
+        assert found["quorate_journal_sync_seconds_total"].value > 0
+        assert found["process_resident_memory_bytes"].value > 0
 
 
 @pytest.mark.parametrize("staleness", [0.0, 1.0, 1e9])

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     watch.add_argument("prefix", nargs="?", default="")
     watch.add_argument("--after", type=int, help="begin with what came after this revision (default: now)")
     watch.add_argument("--count", type=int, default=0, help="end after so many")
+    compact = actions.add_parser(
+        "compact", parents=[common], help="forget the past before a revision, and print the oldest that is kept"
+    )
+    compact.add_argument("revision", type=int)
+    compact.add_argument("--key", default="\0", help="any key of the shard, if there are several")
     txn = actions.add_parser("txn", parents=[common], help="write several keys at once, if conditions hold")
     txn.add_argument("file", help=_TXN_HELP)
 
@@ -111,6 +116,12 @@ def _put(client: Client, arguments: argparse.Namespace) -> int:
 def _delete(client: Client, arguments: argparse.Namespace) -> int:
     if not client.delete(arguments.key, version=arguments.expected):
         raise QuorateError(f"there is no key {arguments.key}")
+    return 0
+
+
+def _compact(client: Client, arguments: argparse.Namespace) -> int:
+    oldest = client.compact(arguments.revision, key=arguments.key)
+    _print_json({"compacted": oldest}) if arguments.json else print_line(oldest)
     return 0
 
 
@@ -226,4 +237,12 @@ def _print_json(value: dict[str, Any]) -> None:
     print_line(json.dumps(value, ensure_ascii=False))
 
 
-_ACTIONS = {"get": _get, "put": _put, "delete": _delete, "list": _list, "watch": _watch, "txn": _txn}
+_ACTIONS = {
+    "get": _get,
+    "put": _put,
+    "delete": _delete,
+    "list": _list,
+    "watch": _watch,
+    "txn": _txn,
+    "compact": _compact,
+}

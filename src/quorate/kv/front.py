@@ -96,6 +96,10 @@ class Front:
             for connection in dirty:
                 connection.flush()
 
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
     def close(self) -> None:
         for connection in list(self._connections):
             connection.abort()

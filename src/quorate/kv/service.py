@@ -71,6 +71,9 @@ class KvService:
         self.watches = Watches()
         self.turns = Turns()
         self.leader = 0
+        self.proposed_commands = 0
+        """As leader, so far; and the batches they made."""
+        self.proposed_batches = 0
         self._history = history
         self._flushed = flushed
         self._gathered: list[bytes] = []
@@ -189,6 +192,8 @@ class KvService:
             for answer in answers:
                 answer(None)
             return
+        self.proposed_commands += len(gathered)
+        self.proposed_batches += 1
         payload = b"".join(gathered)
         self._batches.append(_Batch(payload, answers))
         self._under_way += len(payload)

@@ -14,6 +14,7 @@ from quorate.kv.consul.backend import Backend
 from quorate.kv.consul.router import ConsulRouter
 from quorate.kv.forward import Forwarder
 from quorate.kv.front import Front
+from quorate.kv.metrics import PATH, Metrics
 from quorate.kv.service import KvService
 from quorate.runtime import loop
 from quorate.runtime.environment import MILLISECOND, Environment, Listener
@@ -61,11 +62,14 @@ class KvProcess:
         self.front.serve([self._service_of(group) for group in self.host.groups])
         self.host.start()
         administration = Administration(self.host)
+        metrics = Metrics(self.host, self.front, self._disks[0].syncs)
         consul = ConsulRouter(Backend(env, self.front, self.forwarder, f"node-{config.sid}"))
 
         def route(request: Request) -> Response | Pending:
             if request.path.startswith(PREFIX):
                 return administration(request)
+            if request.path == PATH:
+                return metrics(request)
             return consul(request) if request.path.startswith("/v1/") else not_found()
 
         self._listeners.append(env.listen(*config.address("client"), self.front.accept))

@@ -19,6 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+from quorate.errors import UsageError
 from quorate.kv import commands, wire
 from quorate.kv.client.connection import LOST, Channel, ConnectionLost
 from quorate.kv.client.errors import Compacted, Conflict, DeadlineExceeded, KvError, Refused
@@ -314,6 +315,18 @@ class Client:
             session = self._sessions[group] = Session(self._router, group)
             self._keep()
         return session
+
+    async def compact(self, revision: int, *, key: Key = b"\0", timeout: float | None = None) -> int:
+        """Forget, in the shard of ``key``, what only reads of revisions before this one need; the oldest revision that can be read.
+
+        Raises Refused for a revision that there is not yet, DeadlineExceeded, OutcomeUnknown.
+        """
+        if not 0 <= revision < 1 << 63:
+            raise UsageError(f"a compaction at revision {revision}, expected a number of 63 bits")
+        deadline, seconds = self._deadline(timeout)
+        group = await self.group_of(key_bytes(key), deadline)
+        body = commands.numbers_body([revision])
+        return (await self._session(group).write("compact", commands.COMPACT, body, deadline, seconds)).numbers[0]
 
     # ---- transactions
 

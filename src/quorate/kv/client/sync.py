@@ -127,6 +127,9 @@ class Client:
     ) -> Committed:
         return self.run(self._inner.commit(conditions, writes, timeout=timeout))
 
+    def compact(self, revision: int, *, key: Key = b"\0", timeout: float | None = None) -> int:
+        return self.run(self._inner.compact(revision, key=key, timeout=timeout))
+
     def transact(self, function: Callable[[Transaction], Value], *, timeout: float | None = None) -> Value:
         """``function`` blocks, so it runs on a thread of its own."""
 
