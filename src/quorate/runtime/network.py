@@ -27,6 +27,8 @@ BACKLOG = 4096
 """Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn)."""
 WRITE_HIGH_WATER = 1 << 20
 WRITE_LOW_WATER = 1 << 18
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+"""The kernel asks a peer that has been silent for a minute, and gives the connection up after half a minute without an answer."""
 _NOWHERE = ("?", 0)
 
 
@@ -64,6 +66,10 @@ class _Stream(asyncio.Protocol):
         sock = stream.get_extra_info("socket")
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # whoever is gone without a word, its machine or the network, is noticed in the end, though we have nothing to say to it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
         except OSError:
             self.reason = "closed while it was being accepted"
         stream.set_write_buffer_limits(high=WRITE_HIGH_WATER, low=WRITE_LOW_WATER)

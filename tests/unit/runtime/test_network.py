@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -437,3 +438,13 @@ class TestRun:
                 client.sendall(b"last words")
                 assert client.recv(100) == b"last words"
             assert process.wait(20) == 0
+
+
+def test_the_kernel_looks_after_silent_connections(bench: Bench) -> None:
+    """On both sides, as /proc has it: a timer of kind 2 runs for as long as nothing is said."""
+    client, server = Recorder(), Recorder()
+    bench.pair(client, server)
+    ports = {f"{port:04X}" for _, port in (client.connection.peer, server.connection.peer)}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    timers = [row[5].partition(":")[0] for row in rows if {end.partition(":")[2] for end in row[1:3]} == ports]
+    assert timers == ["02", "02"]
