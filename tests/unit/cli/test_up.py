@@ -194,6 +194,8 @@ def test_killed_itself_it_leaves_nothing_and_starts_again(up: Callable[..., Up],
     addresses = first.addresses()
     members = first.members()
     first.process.kill()
+    # its lock goes with it, and it is not gone at once
+    first.process.wait()
     second = up("--data-dir", folder)
     assert second.addresses() == addresses
     wait_gone(members)
