@@ -43,7 +43,8 @@ class Load:
         self.halted = asyncio.Event()
         self._random = random.Random(seed)
         self._first: dict[int, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._writing: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[None]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="load", daemon=True)
         self._thread.start()
@@ -54,7 +55,7 @@ class Load:
         for work, number in workers:
             for index in range(number):
                 stream = random.Random(self._random.random())
-                self._run(self._begin(work(self, f"{work.__name__}-{index}", stream)))
+                self._run(self._begin(work(self, f"{work.__name__}-{index}", stream), work is watching))
 
     def end(self) -> None:
         """Every client finishes what it is doing. Raises what a client raised."""
@@ -78,15 +79,19 @@ class Load:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+    async def _begin(self, work: Coroutine[Any, Any, None], watches: bool) -> None:
+        (self._watching if watches else self._writing).append(asyncio.create_task(work))
 
     async def _finished(self) -> None:
+        """Watchers see the last event, which is written when all other clients have ended."""
+        await self._ended(self._writing)
         for watcher in self.watchers:
             await watcher.finish()
-        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                self.failures.append(outcome)
+        await self._ended(self._watching)
+
+    async def _ended(self, tasks: list[asyncio.Task[None]]) -> None:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        self.failures += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
 
     # ---- for workers
 
