@@ -1,0 +1,33 @@
+"""Atomic commit over databases that know nothing of one another: two-phase commit whose decisions are replicated.
+
+``Coordinator``, ``Transaction``
+    for programs with an event loop; ``sync`` has the same for those without;
+``databases``
+    PostgreSQL and MariaDB; ``sql`` how each takes part, ``drivers`` their connections;
+``participant``
+    the interface, for systems of your own;
+``commit``, ``recovery``
+    the protocol, as flows (``flow``) that ``shells`` carry out;
+``log``, ``logs``
+    where decisions lie.
+"""
+
+from quorate.transactions.aio import Coordinator, Transaction
+from quorate.transactions.databases import MariaDB, Postgres
+from quorate.transactions.errors import (
+    Aborted,
+    ConfigurationError,
+    HeuristicOutcome,
+    InDoubt,
+    NotYetApplied,
+    ParticipantError,
+    TransactionError,
+    UnknownBranch,
+    VotedNo,
+)
+from quorate.transactions.participant import Branch, Outcome, Participant, Prepared, Vote
+
+__all__ = [
+    "Aborted", "Branch", "ConfigurationError", "Coordinator", "HeuristicOutcome", "InDoubt", "MariaDB", "NotYetApplied", "Outcome", "Participant",
+    "ParticipantError", "Postgres", "Prepared", "Transaction", "TransactionError", "UnknownBranch", "Vote", "VotedNo",
+]  # fmt: skip

@@ -1,0 +1,69 @@
+"""aiomysql and asyncmy, which have PyMySQL's ways."""
+
+from typing import Any
+
+from quorate.transactions.drivers import shut_down
+from quorate.transactions.drivers.pymysql import translated
+from quorate.transactions.errors import ConnectionBroken
+from quorate.transactions.sql import session as sessions
+from quorate.transactions.sql.session import Answer
+
+_IN_TRANSACTION = 1
+
+
+class AiomysqlSession:
+    blocks = False
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._attached = False
+        self._hung_up = False
+
+    def state(self) -> str:
+        if self._hung_up or getattr(self.connection, "closed", False) or getattr(self.connection, "_closed", False):
+            return sessions.BROKEN
+        if self._attached or self.connection.server_status & _IN_TRANSACTION:
+            return sessions.OPEN
+        return sessions.IDLE
+
+    async def execute(self, statement: str) -> Answer:
+        if self._hung_up:
+            raise ConnectionBroken("the connection is lost")
+        rows: list[Any] = []
+        try:
+            async with self.connection.cursor() as cursor:
+                await cursor.execute(statement)
+                rows += await cursor.fetchall()
+                while await cursor.nextset():
+                    rows += await cursor.fetchall()
+        except Exception as error:
+            if isinstance(error, (OSError, RuntimeError)) or _is_drivers(error):
+                raise translated(error) from error
+            raise
+        return Answer("", rows)
+
+    def attach(self) -> None:
+        self._attached = True
+
+    def detach(self) -> None:
+        self._attached = False
+
+    def hang_up(self) -> None:
+        self._hung_up = True
+        writer = getattr(self.connection, "_writer", None)
+        sock = None if writer is None else writer.get_extra_info("socket")
+        if sock is not None:
+            shut_down(sock.fileno())
+
+    def close(self) -> None:
+        self._hung_up = True
+        self.connection.close()
+
+
+def _is_drivers(error: Exception) -> bool:
+    return any(kind.__module__.partition(".")[0] in ("pymysql", "aiomysql", "asyncmy") for kind in type(error).__mro__)
+
+
+def where(connection: Any) -> tuple[str, int, str]:
+    """Host, port and database."""
+    return connection.host, connection.port, str(connection.db or "")

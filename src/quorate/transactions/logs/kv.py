@@ -1,0 +1,140 @@
+"""The decision log in our own store, replicated by Multi-Paxos: a key for each decision.
+
+    quorate/txn/<space>/d/<gtid>    the record
+    quorate/txn/<space>/horizon     before which nothing is decided any more
+    quorate/txn/<space>/sweep       who swept last, and when
+
+A decision is one commit under conditions: that there is no record, and that the horizon is the one that was compared with. What a transaction writes to the
+store itself may ride in the same commit: then its vote, its writes and the decision are one entry of one log.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from quorate.kv.client.aio import Client as AsyncClient
+from quorate.kv.client.errors import Conflict
+from quorate.kv.client.records import Item, delete, modified_at, put, version_is
+from quorate.kv.client.sync import Client
+from quorate.kv.commands import Condition, Write
+from quorate.transactions.errors import VotedNo
+from quorate.transactions.flow import Flow, call
+from quorate.transactions.gtid import Gtid, check_space
+from quorate.transactions.log import presumed_abort
+from quorate.transactions.records import Record, unpack
+
+_CHUNK = 500
+
+
+class Riding:
+    """What is written to the store with the decision."""
+
+    __slots__ = ("conditions", "writes")
+
+    def __init__(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> None:
+        self.conditions = list(conditions)
+        self.writes = list(writes)
+
+
+class KvLog:
+    """``client``: of either kind, as fits the coordinator."""
+
+    def __init__(self, client: Client | AsyncClient, space: str = "default") -> None:
+        self.client = client
+        self.prefix = f"quorate/txn/{check_space(space)}/"
+        self._blocks = isinstance(client, Client)
+        self._horizon: tuple[int, float] | None = None
+        """Its revision and its value, as last seen."""
+
+    def _key(self, gtid: Gtid) -> str:
+        return f"{self.prefix}d/{gtid.text}"
+
+    def _call(self, point: str, function: Any, *arguments: Any) -> Flow[Any]:
+        return (yield from call(f"log: {point}", function, *arguments, blocks=self._blocks))
+
+    def _see_horizon(self) -> Flow[tuple[int, float]]:
+        item: Item | None = yield from self._call("horizon", self.client.get, self.prefix + "horizon")
+        self._horizon = (0, 0.0) if item is None else (item.modified, float(item.value))
+        return self._horizon
+
+    def decide(self, record: Record, riding: Riding | None = None) -> Flow[Record]:
+        key = self._key(record.gtid)
+        while True:
+            revision, horizon = self._horizon or (yield from self._see_horizon())
+            if record.gtid.deadline < horizon:
+                found = yield from self.read(record.gtid)
+                return found or presumed_abort(record.gtid, record.at, record.by)
+            conditions = [version_is(key, 0), modified_at(self.prefix + "horizon", revision)]
+            writes = [put(key, record.pack())]
+            if riding is not None:
+                conditions += riding.conditions
+                writes += riding.writes
+            try:
+                yield from self._call("commit", self.client.commit, conditions, writes)
+                return record
+            except Conflict as conflict:
+                keys = {found.key.decode("utf-8", "surrogateescape") for found in conflict.conflicts}
+                if key in keys:
+                    stands = yield from self.read(record.gtid)
+                    if stands is not None:
+                        return stands
+                elif self.prefix + "horizon" in keys:
+                    yield from self._see_horizon()
+                else:
+                    raise VotedNo(str(conflict)) from conflict
+
+    def read(self, gtid: Gtid) -> Flow[Record | None]:
+        item: Item | None = yield from self._call("read", self.client.get, self._key(gtid))
+        if item is not None:
+            return unpack(item.value)
+        _, horizon = yield from self._see_horizon()
+        return presumed_abort(gtid, horizon, "recovery") if gtid.deadline < horizon else None
+
+    def records(self) -> Flow[Sequence[Record]]:
+        items: Sequence[Item] = yield from self._call("list", self.client.list, self.prefix + "d/")
+        return [unpack(item.value) for item in items]
+
+    def amend(self, records: Sequence[Record]) -> Flow[None]:
+        for at in range(0, len(records), _CHUNK):
+            writes = [put(self._key(record.gtid), record.pack()) for record in records[at : at + _CHUNK]]
+            yield from self._call("amend", self.client.commit, [], writes)
+
+    def forget(self, gtids: Sequence[Gtid], horizon: float) -> Flow[None]:
+        key = self.prefix + "horizon"
+        while True:
+            revision, stands = yield from self._see_horizon()
+            if stands >= horizon:
+                break
+            try:
+                yield from self._call(
+                    "raise the horizon",
+                    self.client.commit,
+                    [modified_at(key, revision)],
+                    [put(key, repr(horizon).encode())],
+                )
+            except Conflict:
+                continue
+        for at in range(0, len(gtids), _CHUNK):
+            writes = [delete(self._key(gtid)) for gtid in gtids[at : at + _CHUNK]]
+            yield from self._call("forget", self.client.commit, [], writes)
+
+    def claim_sweep(self, by: str, now: float, every: float) -> Flow[bool]:
+        key = self.prefix + "sweep"
+        item: Item | None = yield from self._call("last sweep", self.client.get, key)
+        if item is not None and json.loads(item.value)[0] <= now < json.loads(item.value)[0] + every:
+            return False
+        revision = 0 if item is None else item.modified
+        try:
+            yield from self._call(
+                "claim the sweep",
+                self.client.commit,
+                [modified_at(key, revision)],
+                [put(key, json.dumps([now, by]).encode())],
+            )
+        except Conflict:
+            return False
+        return True
+
+    def close(self) -> Any:
+        """The client is the caller's."""
+        return

@@ -1,0 +1,339 @@
+"""A decision log in one file: for one machine, and for tests. Processes that use the same file take turns by a lock on it.
+
+The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, or a cell (the
+horizon, the last sweep). Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
+the end is overwritten with zeros; damage before the end is an error. One flush covers what several threads wrote meanwhile. A file that is mostly of
+removed records is written anew, and takes the old one's place.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from quorate.errors import CorruptionError, StorageError
+from quorate.transactions.gtid import Gtid
+from quorate.transactions.log import presumed_abort
+from quorate.transactions.records import Record, unpack
+
+_HEAD = struct.Struct(">II")
+_RECORD, _REMOVE, _HORIZON, _SWEEP = range(1, 5)
+ENTRY_MAX = 1 << 20
+_REWRITE_BYTES = 4 << 20
+_AHEAD = 1 << 20
+_READ = 1 << 16
+_MAGIC = b"quorate transactions 1\n"
+
+
+class LocalLog:
+    blocks = True
+    """Its calls wait for the disk."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises StorageError, CorruptionError."""
+        self.path = Path(path)
+        self._records: dict[str, Record] = {}
+        self._horizon = 0.0
+        self._swept = (0.0, "")
+        self._lock = threading.Lock()
+        self._flushing = threading.Condition(threading.Lock())
+        self._written = 0
+        self._flushed = 0
+        self._in_flush = False
+        self._failed: OSError | None = None
+        self._at = 0
+        self._ahead = 0
+        self._live_bytes = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = self._open()
+            with self._turn():
+                self._catch_up()
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    # ---- the interface
+
+    def decide(self, record: Record, riding: object = None) -> Record:
+        if riding is not None:
+            raise StorageError("a local log has no store that could be written to with a decision")
+        with self._turn():
+            self._catch_up()
+            found = self._records.get(record.gtid.text)
+            if found is None and record.gtid.deadline < self._horizon:
+                return presumed_abort(record.gtid, record.at, record.by)
+            if found is None:
+                found = record
+                self._append(_RECORD, record.pack())
+            mark = self._written
+        # one that is found may have been written by somebody who has not flushed it yet
+        self._flush(mark)
+        return found
+
+    def read(self, gtid: Gtid) -> Record | None:
+        with self._turn():
+            self._catch_up()
+            found = self._records.get(gtid.text)
+            mark = self._written
+            if found is None:
+                return presumed_abort(gtid, self._horizon, "recovery") if gtid.deadline < self._horizon else None
+        self._flush(mark)
+        return found
+
+    def records(self) -> Sequence[Record]:
+        with self._turn():
+            self._catch_up()
+            found = list(self._records.values())
+            mark = self._written
+        self._flush(mark)
+        return found
+
+    def amend(self, records: Sequence[Record]) -> None:
+        with self._turn():
+            self._catch_up()
+            for record in records:
+                if record.gtid.text in self._records:
+                    self._append(_RECORD, record.pack())
+
+    def forget(self, gtids: Sequence[Gtid], horizon: float) -> None:
+        with self._turn():
+            self._catch_up()
+            if horizon > self._horizon:
+                self._append(_HORIZON, repr(horizon).encode())
+            for gtid in gtids:
+                if gtid.text in self._records:
+                    self._append(_REMOVE, gtid.text.encode())
+            if self._at > _REWRITE_BYTES and self._live_bytes < self._at // 4:
+                self._rewrite()
+
+    def claim_sweep(self, by: str, now: float, every: float) -> bool:
+        with self._turn():
+            self._catch_up()
+            last, _ = self._swept
+            if last <= now < last + every:
+                return False
+            self._append(_SWEEP, json.dumps([now, by]).encode())
+            return True
+
+    # ---- the file
+
+    def _turn(self) -> "_Turn":
+        return _Turn(self)
+
+    def lock(self) -> None:
+        self._lock.acquire()
+        try:
+            while True:
+                if self._descriptor < 0:
+                    raise StorageError(f"{self.path}: the log is closed")
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                # somebody may have written the file anew and put it in this one's place meanwhile
+                if os.fstat(self._descriptor).st_ino == _inode(self.path):
+                    return
+                os.close(self._descriptor)
+                self._descriptor = self._open()
+                self._forget_all()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def unlock(self) -> None:
+        try:
+            if self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
+
+    def _forget_all(self) -> None:
+        self._records.clear()
+        self._horizon, self._swept, self._at, self._live_bytes, self._ahead = 0.0, (0.0, ""), 0, 0, 0
+
+    def _catch_up(self) -> None:
+        """Take what others have written."""
+        data = os.pread(self._descriptor, _READ, self._at)
+        if not self._at:
+            if data and not data.startswith(_MAGIC) and not _MAGIC.startswith(data.rstrip(b"\0")):
+                raise CorruptionError(str(self.path), 0, "this is no decision log")
+            if not data.startswith(_MAGIC):
+                os.pwrite(self._descriptor, _MAGIC, 0)
+                self._sync_folder()
+            self._at = len(_MAGIC)
+            data = os.pread(self._descriptor, _READ, self._at)
+        if not any(data[: _HEAD.size]):
+            return
+        size = os.fstat(self._descriptor).st_size
+        data = os.pread(self._descriptor, size - self._at, self._at)
+        at = 0
+        while True:
+            entry = _entry(data, at)
+            if entry is None:
+                break
+            kind, body, end = entry
+            self._apply(kind, body)
+            at = end
+        if any(data[at:]):
+            self._torn(data, at)
+        self._at += at
+        self._written += 1
+
+    def _torn(self, data: bytes, at: int) -> None:
+        """Make zeros of what a crash left unfinished. Raises CorruptionError if something whole is behind it: that was written by somebody who had seen
+        this whole."""
+        end = len(data.rstrip(b"\0"))
+        for later in range(at + 1, end):
+            if _entry(data, later) is not None:
+                raise CorruptionError(
+                    str(self.path), self._at + at, "an entry that is not what was written, with whole ones behind it"
+                )
+        os.pwrite(self._descriptor, bytes(end - at), self._at + at)
+
+    def _apply(self, kind: int, body: bytes) -> None:
+        if kind == _RECORD:
+            record = unpack(body)
+            if record.gtid.text not in self._records:
+                self._live_bytes += len(body)
+            self._records[record.gtid.text] = record
+        elif kind == _REMOVE:
+            self._live_bytes -= 200 if self._records.pop(body.decode(), None) is not None else 0
+        elif kind == _HORIZON:
+            self._horizon = max(self._horizon, float(body))
+        elif kind == _SWEEP:
+            time, by = json.loads(body)
+            self._swept = (float(time), str(by))
+
+    def _append(self, kind: int, body: bytes) -> None:
+        """Seen by everybody at once, durable after the next flush."""
+        if self._failed is not None:
+            raise StorageError(
+                f"{self.path}: an earlier flush failed ({self._failed.strerror}), so nothing more is written"
+            )
+        data = bytes((kind,)) + body
+        entry = _HEAD.pack(len(data), zlib.crc32(data)) + data
+        try:
+            end = self._at + len(entry)
+            if end > self._ahead:
+                self._ahead = max(os.fstat(self._descriptor).st_size, self._at)
+                if end > self._ahead:
+                    _write(self._descriptor, bytes(_AHEAD), self._ahead)
+                    self._ahead += _AHEAD
+            _write(self._descriptor, entry, self._at)
+        except OSError as error:
+            with suppress(OSError):
+                os.pwrite(self._descriptor, bytes(len(entry)), self._at)
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        self._at += len(entry)
+        self._written += 1
+        self._apply(kind, body)
+
+    def _flush(self, mark: int) -> None:
+        """Until everything up to ``mark`` is on disk. One thread flushes, the others wait for it."""
+        with self._flushing:
+            while True:
+                if self._failed is not None:
+                    raise StorageError(f"{self.path}: {self._failed.strerror or self._failed}")
+                if self._flushed >= mark:
+                    return
+                if not self._in_flush:
+                    break
+                self._flushing.wait()
+            self._in_flush = True
+        descriptor = -1
+        try:
+            # of its own, for the file may be written anew meanwhile: that flushes all there was
+            with self._lock:
+                covered = self._written
+                descriptor = os.dup(self._descriptor)
+            os.fdatasync(descriptor)
+        except OSError as error:
+            # what the kernel could not write it may have dropped: nothing that depends on it can be promised any more
+            with self._flushing:
+                self._failed = error
+                self._in_flush = False
+                self._flushing.notify_all()
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        with self._flushing:
+            self._flushed = max(self._flushed, covered)
+            self._in_flush = False
+            self._flushing.notify_all()
+
+    def _rewrite(self) -> None:
+        """With what is live alone. Under the lock of the old file, whose place it takes."""
+        new = self.path.with_name(self.path.name + ".new")
+        entries = [_MAGIC]
+        for kind, body in [
+            (_HORIZON, repr(self._horizon).encode()),
+            (_SWEEP, json.dumps(self._swept).encode()),
+            *[(_RECORD, record.pack()) for record in self._records.values()],
+        ]:
+            data = bytes((kind,)) + body
+            entries.append(_HEAD.pack(len(data), zlib.crc32(data)) + data)
+        with open(new, "wb") as file:
+            file.write(b"".join(entries))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.path)
+        self._sync_folder()
+        # the old descriptor has the lock; the next turn sees that another file is in its place
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class _Turn:
+    __slots__ = ("_log",)
+
+    def __init__(self, log: LocalLog) -> None:
+        self._log = log
+
+    def __enter__(self) -> None:
+        self._log.lock()
+
+    def __exit__(self, *exc: object) -> None:
+        self._log.unlock()
+
+
+def _write(descriptor: int, data: bytes, at: int) -> None:
+    if os.pwrite(descriptor, data, at) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _entry(data: bytes, at: int) -> tuple[int, bytes, int] | None:
+    """Kind, body and where it ends; None if there is no whole one."""
+    if len(data) - at < _HEAD.size:
+        return None
+    size, crc = _HEAD.unpack_from(data, at)
+    if not 0 < size <= ENTRY_MAX:
+        return None
+    body = data[at + _HEAD.size : at + _HEAD.size + size]
+    if len(body) != size or zlib.crc32(body) != crc:
+        return None
+    return body[0], body[1:], at + _HEAD.size + size
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1

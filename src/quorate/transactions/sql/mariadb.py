@@ -1,0 +1,378 @@
+"""MariaDB as a participant: XA, with what it takes to make its answers true.
+
+- While the connection that prepared a branch lives, no other can end it (XAER_NOTA); and one that tries in the milliseconds after that connection
+  broke may be told OK while the branch stays prepared, locked, and unlisted until the server restarts. So every branch's connection holds a
+  user lock named after the branch: ``IS_USED_LOCK`` tells whose it is, and it is let go only after the branch is detached. Before a branch is ended from
+  elsewhere, its owner is killed and waited for.
+- XAER_NOTA does not say what became of a branch, and MariaDB remembers no outcomes. So every branch that wrote anything inserts a *witness row*: it is there if
+  the branch committed. A fence inserts the same row first, and a late prepare fails on it.
+- A branch that wrote nothing commits at once: the session's own count of rows written tells.
+- One compound statement does each step, so that a step is one round trip.
+
+MariaDB 10.11: XA Transactions, BEGIN NOT ATOMIC, GET_LOCK. Names are given as hex, for XA takes no parameters.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from quorate.errors import UsageError
+from quorate.transactions.errors import ConfigurationError, ConnectionBroken, ParticipantError, UnknownBranch, VotedNo
+from quorate.transactions.flow import Flow, call, now, sleep
+from quorate.transactions.gtid import check_name, parse
+from quorate.transactions.participant import Branch, Outcome, Prepared, Vote
+from quorate.transactions.sql import session as sessions
+from quorate.transactions.sql.pool import Pool
+from quorate.transactions.sql.session import Answer, Session, SqlError
+
+FORMAT = 0x51524154
+"""Of our xids, "QRAT"."""
+WITNESS = "quorate_txn"
+_NO_SUCH_XID = "1397"
+_ROLLED_BACK = ("1402", "1213", "1614")
+_DUPLICATE = "1062"
+_LOCK_WAIT = "1205"
+_NO_SUCH_TABLE = "1146"
+_NO_SUCH_THREAD = "1094"
+FENCE_SECONDS = 5.0
+_POLL_SECONDS = 0.01
+BRANCH_ROW, FENCE_ROW = 0, 1
+TIDY_ROWS = 10_000
+
+_WRITTEN = (
+    "(SELECT SUM(VARIABLE_VALUE) FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME IN "
+    "('HANDLER_WRITE', 'HANDLER_UPDATE', 'HANDLER_DELETE'))"
+)
+
+
+def _hex(text: str) -> str:
+    return f"X'{text.encode().hex()}'"
+
+
+def xid(branch: Branch) -> str:
+    return f"{_hex(branch.gtid.text)},{_hex(branch.participant)},{FORMAT}"
+
+
+def _until(branch: Branch) -> int:
+    """In milliseconds since 1970: witnesses lie in the order in which they can go."""
+    return int(branch.gtid.deadline * 1000)
+
+
+def lock_name(branch: Branch) -> str:
+    """Of the user lock: at most 64 characters can be."""
+    digest = hashlib.blake2b(f"{branch.gtid.text}/{branch.participant}".encode(), digest_size=24).hexdigest()
+    return f"'quorate {digest}'"
+
+
+class MariaDBParticipant:
+    """See ``PostgresParticipant`` for the life of sessions. ``database`` holds the witness table. ``ignore_tables``: those known to have no transactions."""
+
+    def __init__(self, name: str, pool: Pool, where: tuple[str, int, str], ignore_tables: Sequence[str] = ()) -> None:
+        self.name = check_name(name)
+        self.where = where
+        self.pool = pool
+        self.database = where[2]
+        self._ignored = frozenset(ignore_tables)
+        self._table = f"`{self.database.replace('`', '``')}`.{WITNESS}"
+        self._sessions: dict[str, Session] = {}
+        self._checked = False
+
+    # ---- work
+
+    def begin(self, branch: Branch, session: Session, seconds: float) -> Flow[None]:
+        if session.state() != sessions.IDLE:
+            raise UsageError(
+                f"{self.name}: the connection is in a transaction already; commit or roll back before it is enlisted"
+            )
+        if not self._checked:
+            yield from self._check()
+        session.attach()
+        wait = max(1, round(seconds))
+        try:
+            yield from self._ask(
+                session,
+                f"BEGIN NOT ATOMIC IF GET_LOCK({lock_name(branch)}, 0) = 1 THEN "
+                f"SET @quorate_written = COALESCE(@quorate_written, {_WRITTEN}), @quorate_wait = @@innodb_lock_wait_timeout, "
+                f"SESSION innodb_lock_wait_timeout = {wait}; XA START {xid(branch)}; "
+                "ELSE SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'somebody else holds the lock of this branch'; END IF; END",
+                "begin",
+            )
+        except SqlError as error:
+            session.detach()
+            if error.code == "1400":
+                raise UsageError(f"{self.name}: the connection is in a transaction already ({error})") from error
+            raise
+        except BaseException:
+            session.detach()
+            raise
+        self._sessions[branch.gtid.text] = session
+
+    def _check(self) -> Flow[None]:
+        """The server's version, the engines of the tables, and the witness table, which is made if there is none."""
+        answer = yield from self._elsewhere("SELECT VERSION(), @@innodb_read_only", "check")
+        ((version, read_only),) = answer.rows
+        numbers = [int(digits) for digits in str(version).partition("-")[0].split(".")[:2]]
+        if "MariaDB" not in str(version):
+            raise ConfigurationError(
+                f"{self.name}: the server is MySQL {version}, whose XA was not tried; MariaDB 10.5 or newer can take part"
+            )
+        if numbers < [10, 5]:
+            raise ConfigurationError(
+                f"{self.name}: MariaDB {version} rolls prepared branches back when their connection is lost; 10.5 is the first that keeps them"
+            )
+        if str(read_only) not in ("0", "OFF"):
+            raise ConfigurationError(f"{self.name}: the server is read only")
+        answer = yield from self._elsewhere(
+            "SELECT t.TABLE_NAME, t.ENGINE FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE "
+            f"WHERE t.TABLE_SCHEMA = {_hex(self.database)} AND t.TABLE_TYPE = 'BASE TABLE' AND e.XA <> 'YES' ORDER BY t.TABLE_NAME",
+            "check engines",
+        )
+        wrong = [(str(table), str(engine)) for table, engine in answer.rows if str(table) not in self._ignored]
+        if wrong:
+            table, engine = wrong[0]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise ConfigurationError(
+                f"{self.name}: the table {table}{more} is of the engine {engine}, which is not transactional: its rows would survive a rollback; "
+                "make it InnoDB, or name it in ignore_tables"
+            )
+        try:
+            yield from self._elsewhere(
+                f"CREATE TABLE IF NOT EXISTS {self._table} (until BIGINT NOT NULL, gtrid VARBINARY(64) NOT NULL, branch VARBINARY(64) NOT NULL, "
+                "kind TINYINT NOT NULL, PRIMARY KEY (until, gtrid, branch)) ENGINE = InnoDB",
+                "make the witness table",
+            )
+        except SqlError as error:
+            raise ConfigurationError(
+                f"{self.name}: the witness table {self.database}.{WITNESS} is not there and cannot be made ({error})"
+            ) from error
+        self._checked = True
+
+    def session_of(self, branch: Branch) -> Session | None:
+        return self._sessions.get(branch.gtid.text)
+
+    def _witness(self, branch: Branch, kind: int) -> str:
+        return f"INSERT INTO {self._table} VALUES ({_until(branch)}, {_hex(branch.gtid.text)}, {_hex(branch.participant)}, {kind})"
+
+    def _this_witness(self, branch: Branch) -> str:
+        return (
+            f"{self._table} WHERE until = {_until(branch)} AND gtrid = {_hex(branch.gtid.text)} AND branch = {_hex(branch.participant)} "
+            f"AND kind = {BRANCH_ROW}"
+        )
+
+    def _vote(self, branch: Branch, write: str) -> str:
+        """One statement: ``write`` if rows were written, else commit."""
+        name = xid(branch)
+        return (
+            f"BEGIN NOT ATOMIC DECLARE n BIGINT DEFAULT {_WRITTEN}; "
+            f"IF n > @quorate_written THEN {self._witness(branch, BRANCH_ROW)}; XA END {name}; {write} {name}{{}}; "
+            f"SET @quorate_written = n + 1; SELECT 'yes'; "
+            f"ELSE XA END {name}; XA COMMIT {name} ONE PHASE; {self._after(branch)} SELECT 'read only'; END IF; END"
+        )
+
+    def _after(self, branch: Branch) -> str:
+        """What makes the session as it was."""
+        return f"SET SESSION innodb_lock_wait_timeout = COALESCE(@quorate_wait, @@innodb_lock_wait_timeout); DO RELEASE_LOCK({lock_name(branch)});"
+
+    def prepare(self, branch: Branch) -> Flow[Vote]:
+        session = self._sessions[branch.gtid.text]
+        try:
+            answer = yield from self._ask(session, self._vote(branch, "XA PREPARE").format(""), "prepare")
+        except SqlError as error:
+            raise VotedNo(_said(error), error.code) from error
+        if answer.rows[0][0] == "read only":
+            self._release(branch)
+            return Vote.READ_ONLY
+        return Vote.YES
+
+    def commit_one_phase(self, branch: Branch) -> Flow[None]:
+        session = self._sessions[branch.gtid.text]
+        statement = self._vote(branch, "XA COMMIT").format(f" ONE PHASE; {self._after(branch).rstrip(';')}")
+        try:
+            yield from self._ask(session, statement, "commit one phase")
+        except SqlError as error:
+            raise VotedNo(_said(error), error.code) from error
+        self._release(branch)
+
+    # ---- the end
+
+    def commit(self, branch: Branch) -> Flow[None]:
+        yield from self._finish(branch, "COMMIT")
+
+    def rollback(self, branch: Branch) -> Flow[None]:
+        session = self._sessions.get(branch.gtid.text)
+        if session is not None and session.state() == sessions.OPEN:
+            # in whichever state the branch is; an XA END of an ended one is refused, and so is that of one that a deadlock rolled back
+            statement = (
+                f"BEGIN NOT ATOMIC BEGIN DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; XA END {xid(branch)}; END; "
+                f"XA ROLLBACK {xid(branch)}; {self._after(branch)} END"
+            )
+            try:
+                yield from self._ask(session, statement, "rollback")
+            except (ConnectionBroken, SqlError):
+                # the connection takes the branch along unless it is prepared; the rest is done from elsewhere
+                self._drop(branch)
+            else:
+                self._release(branch)
+                return
+        yield from self._finish(branch, "ROLLBACK")
+
+    def _finish(self, branch: Branch, verb: str) -> Flow[None]:
+        session = self._sessions.get(branch.gtid.text)
+        if session is not None and session.state() != sessions.BROKEN:
+            statement = f"BEGIN NOT ATOMIC XA {verb} {xid(branch)}; {self._after(branch)} END"
+            try:
+                yield from self._ask(session, statement, f"xa {verb.lower()}")
+            except SqlError as error:
+                self._drop(branch)
+                if error.code == _NO_SUCH_XID:
+                    raise UnknownBranch(str(error), error.code) from error
+                raise
+            except ConnectionBroken:
+                self._drop(branch)
+                raise
+            self._release(branch)
+            return
+        self._drop(branch)
+        yield from self._owner_gone(branch)
+        yield from self.pool.use(lambda session: self._ending(session, branch, verb))
+
+    def _ending(self, session: Session, branch: Branch, verb: str) -> Flow[None]:
+        try:
+            yield from self._ask(session, f"XA {verb} {xid(branch)}", f"xa {verb.lower()} elsewhere")
+        except SqlError as error:
+            if error.code == _NO_SUCH_XID:
+                raise UnknownBranch(str(error), error.code) from error
+            raise
+        if verb == "COMMIT" and not (yield from self._has_witness(branch)):
+            raise ParticipantError(
+                "MariaDB said that it committed, and what it should have committed is not there; the branch will be listed again after the server's restart"
+            )
+
+    def recover(self) -> Flow[Sequence[Prepared]]:
+        answer = yield from self._elsewhere("XA RECOVER", "recover")
+        found = []
+        for format_, gtrid_size, _, data in answer.rows:
+            raw = data if isinstance(data, bytes) else str(data).encode("utf-8", "surrogateescape")
+            gtrid = raw[: int(gtrid_size)].decode("ascii", "replace")
+            participant = raw[int(gtrid_size) :].decode("ascii", "replace")
+            gtid = parse(gtrid) if int(format_) == FORMAT else None
+            branch = None if gtid is None or participant != self.name else Branch(gtid, self.name)
+            live = False
+            if branch is not None:
+                live = (yield from self._owner(branch)) is not None
+            found.append(Prepared(f"{gtrid}/{participant}", branch, None, "", live))
+        return found
+
+    def _owner(self, branch: Branch) -> Flow[int | None]:
+        """The connection that works for the branch."""
+        answer = yield from self._elsewhere(f"SELECT IS_USED_LOCK({lock_name(branch)})", "owner")
+        found = answer.rows[0][0]
+        return None if found is None else int(found)
+
+    def _owner_gone(self, branch: Branch) -> Flow[None]:
+        """End the branch's connection, and wait until the server has let go of it."""
+        owner = yield from self._owner(branch)
+        if owner is None:
+            return
+        until = (yield from now()) + FENCE_SECONDS
+        try:
+            yield from self._elsewhere(f"KILL {owner}", "kill the owner")
+        except SqlError as error:
+            if error.code != _NO_SUCH_THREAD:
+                raise
+        while (yield from self._owner(branch)) is not None:
+            if (yield from now()) > until:
+                raise ParticipantError(f"the connection {owner} was killed, and the server has not let go of it")
+            yield from sleep(_POLL_SECONDS)
+
+    def fence(self, branch: Branch) -> Flow[None]:
+        """No connection works for the branch any more, and none that comes later can prepare it."""
+        yield from self._owner_gone(branch)
+        statement = (
+            f"BEGIN NOT ATOMIC SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; "
+            f"BEGIN DECLARE CONTINUE HANDLER FOR {_DUPLICATE}, {_LOCK_WAIT} BEGIN END; {self._witness(branch, FENCE_ROW)}; END; "
+            "SET SESSION innodb_lock_wait_timeout = @w; END"
+        )
+        yield from self._elsewhere(statement, "fence")
+
+    def outcome(self, branch: Branch) -> Flow[Outcome]:
+        if (yield from self._has_witness(branch)):
+            return Outcome.COMMITTED
+        answer = yield from self._elsewhere("XA RECOVER", "recover")
+        wanted = (branch.gtid.text + branch.participant).encode()
+        for format_, _, _, data in answer.rows:
+            raw = data if isinstance(data, bytes) else str(data).encode("utf-8", "surrogateescape")
+            if int(format_) == FORMAT and raw == wanted:
+                return Outcome.PREPARED
+        if (yield from self._owner(branch)) is not None or (yield from self._locked(branch)):
+            # at work, or lost by the server until it restarts: its row is there and uncommitted
+            return Outcome.UNKNOWN
+        return Outcome.COMMITTED if (yield from self._has_witness(branch)) else Outcome.ABORTED
+
+    def _has_witness(self, branch: Branch) -> Flow[bool]:
+        try:
+            answer = yield from self._elsewhere(
+                f"SELECT COUNT(*) FROM {self._this_witness(branch)}",
+                "witness",
+            )
+        except SqlError as error:
+            if error.code == _NO_SUCH_TABLE:
+                return False
+            raise
+        return int(answer.rows[0][0]) > 0
+
+    def _locked(self, branch: Branch) -> Flow[bool]:
+        """Whether an open transaction holds the witness row: it is seen uncommitted."""
+        try:
+            answer = yield from self._elsewhere(
+                "BEGIN NOT ATOMIC SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; "
+                f"SELECT COUNT(*) FROM {self._this_witness(branch)}; END",
+                "uncommitted witness",
+            )
+        except SqlError as error:
+            if error.code == _NO_SUCH_TABLE:
+                return False
+            raise
+        return int(answer.rows[0][0]) > 0
+
+    def tidy(self, before: float, space: str) -> Flow[None]:
+        """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more."""
+        try:
+            yield from self._elsewhere(
+                f"DELETE FROM {self._table} WHERE until < {int(before * 1000)} AND gtrid >= {_hex(f'q.{space}.')} "
+                f"AND gtrid < {_hex(f'q.{space}/')} LIMIT {TIDY_ROWS}",
+                "tidy",
+            )
+        except SqlError as error:
+            if error.code != _NO_SUCH_TABLE:
+                raise
+
+    # ---- sessions
+
+    def _ask(self, session: Session, statement: str, what: str) -> Flow[Answer]:
+        answer: Answer = yield from call(f"{self.name}: {what}", session.execute, statement, blocks=session.blocks)
+        return answer
+
+    def _elsewhere(self, statement: str, what: str) -> Flow[Answer]:
+        return (yield from self.pool.use(lambda session: self._ask(session, statement, what)))
+
+    def _release(self, branch: Branch) -> None:
+        session = self._sessions.pop(branch.gtid.text, None)
+        if session is not None:
+            session.detach()
+
+    def _drop(self, branch: Branch) -> None:
+        session = self._sessions.pop(branch.gtid.text, None)
+        if session is not None:
+            session.hang_up()
+
+    def let_go(self, branch: Branch) -> None:
+        """See ``PostgresParticipant.let_go``: a connection that still has the branch is broken off, so that others can end it."""
+        self._drop(branch)
+
+
+def _said(error: SqlError) -> str:
+    if error.code in _ROLLED_BACK:
+        return f"MariaDB rolled the branch back: {error}"
+    if error.code == _DUPLICATE and WITNESS in str(error):
+        return "recovery has fenced the branch off"
+    return str(error)
