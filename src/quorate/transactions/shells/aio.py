@@ -18,7 +18,7 @@ def _nobody(when: str, point: str) -> None:
 
 
 class Shell:
-    """``watch`` sees every call before it is made, and after it was answered."""
+    """``watch`` sees every call before it is made, and after it was answered; what it raises is raised by the call."""
 
     def __init__(self, watch: Watch = _nobody) -> None:
         self.watch = watch

@@ -19,7 +19,7 @@ _FOREVER = float("inf")
 
 
 class Shell:
-    """``watch`` sees every call before it is made, and after it was answered. ``threads``: carry what blocks while something else is under way."""
+    """``watch`` sees every call before it is made, and after it was answered; what it raises is raised by the call. ``threads``: carry what blocks while something else is under way."""
 
     def __init__(self, watch: Watch = _nobody, threads: ThreadPoolExecutor | None = None) -> None:
         self.watch = watch
@@ -100,7 +100,10 @@ class _Run:
                 continue
             strand.stack.pop()
             if point and error is None:
-                self._shell.watch("after", point)
+                try:
+                    self._shell.watch("after", point)
+                except Exception as raised:
+                    value, error = None, raised
             if not strand.stack:
                 self._live -= 1
                 strand.told(Done(value) if error is None else Failed(error))
@@ -236,12 +239,11 @@ class _Run:
             if not request.advance():
                 return
             value, error = request.answer(), None
+            self._shell.watch("after", strand.point)
         except Exception as raised:
             value, error = None, raised
         self._forget_request(strand)
         strand.wait += 1
-        if error is None:
-            self._shell.watch("after", strand.point)
         self._go_on(strand, value, error)
 
     def _forget_request(self, strand: _Strand) -> None:

@@ -177,7 +177,7 @@ class MariaDBParticipant:
         try:
             answer = yield from self._ask(session, self._vote(branch, "XA PREPARE").format(""), "prepare")
         except SqlError as error:
-            raise VotedNo(_said(error), error.code) from error
+            raise VotedNo(_said(error, branch), error.code) from error
         if answer.rows[0][0] == "read only":
             self._release(branch)
             return Vote.READ_ONLY
@@ -189,7 +189,7 @@ class MariaDBParticipant:
         try:
             yield from self._ask(session, statement, "commit one phase")
         except SqlError as error:
-            raise VotedNo(_said(error), error.code) from error
+            raise VotedNo(_said(error, branch), error.code) from error
         self._release(branch)
 
     # ---- the end
@@ -370,9 +370,9 @@ class MariaDBParticipant:
         self._drop(branch)
 
 
-def _said(error: SqlError) -> str:
+def _said(error: SqlError, branch: Branch) -> str:
     if error.code in _ROLLED_BACK:
         return f"MariaDB rolled the branch back: {error}"
-    if error.code == _DUPLICATE and WITNESS in str(error):
+    if error.code == _DUPLICATE and branch.gtid.text in str(error):
         return "recovery has fenced the branch off"
     return str(error)

@@ -1,0 +1,101 @@
+"""A bank with half of its accounts in PostgreSQL and half in MariaDB: money moves between the two, and never becomes more or less."""
+
+import time
+from typing import Any
+
+import psycopg
+import pymysql
+from tests.support.databases import MariaDB, Postgres
+
+from quorate import transactions
+
+ACCOUNTS = 16
+START = 1000
+
+
+class Bank:
+    def __init__(self, postgres: Postgres, mariadb: MariaDB) -> None:
+        self.postgres = postgres
+        self.mariadb = mariadb
+
+    def participants(self) -> list[Any]:
+        """New ones, as another process would have."""
+        return [
+            transactions.Postgres("orders", self.postgres.conninfo),
+            transactions.MariaDB("stock", **self.mariadb.parameters),  # type: ignore[arg-type]  # a dict of several types
+        ]
+
+    def pg(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        return psycopg.connect(self.postgres.conninfo, autocommit=True)
+
+    def my(self) -> "pymysql.Connection[pymysql.cursors.Cursor]":
+        return pymysql.connect(**self.mariadb.parameters, autocommit=True)  # type: ignore[call-overload, no-any-return]  # a dict of several types
+
+    def open(self) -> None:
+        """Every account with START in it."""
+        with self.pg() as connection:
+            connection.execute("drop table if exists accounts")
+            connection.execute("create table accounts (id int primary key, balance bigint not null)")
+            connection.execute("insert into accounts select n, %s from generate_series(1, %s) n", (START, ACCOUNTS))
+        self.my_run("drop table if exists accounts")
+        self.my_run("create table accounts (id int primary key, balance bigint not null) engine = InnoDB")
+        for number in range(1, ACCOUNTS + 1):
+            self.my_run(f"insert into accounts values ({number}, {START})")
+
+    def my_run(self, statement: str) -> list[tuple[Any, ...]]:
+        connection = self.my()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+    def pg_run(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.pg() as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def sums(self) -> tuple[int, int]:
+        ((pg,),) = self.pg_run("select sum(balance)::bigint from accounts")
+        ((my,),) = self.my_run("select sum(balance) from accounts")
+        return int(pg), int(my)
+
+    def prepared(self) -> list[str]:
+        """What is prepared in either, and what only InnoDB knows of."""
+        found = [str(name) for (name,) in self.pg_run("select gid from pg_prepared_xacts")]
+        found += [str(row[3]) for row in self.my_run("xa recover")]
+        found += [
+            f"trx {row[0]}"
+            for row in self.my_run("select trx_id from information_schema.innodb_trx where trx_mysql_thread_id = 0")
+        ]
+        return found
+
+    def no_locks(self) -> None:
+        """Every row of both can be locked now."""
+        with self.pg() as connection, connection.transaction():
+            connection.execute("select * from accounts for update nowait")
+        connection = self.my()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("begin")
+                cursor.execute("select * from accounts for update nowait")
+                cursor.execute("rollback")
+        finally:
+            connection.close()
+
+    def check(self, moved: int | None = None) -> None:
+        """Nothing is prepared or locked, and no money was made or lost; ``moved``: this much went from PostgreSQL to MariaDB."""
+        assert self.prepared() == []
+        self.no_locks()
+        pg, my = self.sums()
+        assert pg + my == 2 * ACCOUNTS * START, (pg, my)
+        if moved is not None:
+            assert my - ACCOUNTS * START == moved, (pg, my)
+
+
+def until(condition: Any, what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.01)
