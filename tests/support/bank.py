@@ -9,7 +9,7 @@ from tests.support.databases import MariaDB, Postgres
 
 from quorate import transactions
 
-ACCOUNTS = 16
+ACCOUNTS = 64
 START = 1000
 
 
@@ -39,8 +39,8 @@ class Bank:
             connection.execute("insert into accounts select n, %s from generate_series(1, %s) n", (START, ACCOUNTS))
         self.my_run("drop table if exists accounts")
         self.my_run("create table accounts (id int primary key, balance bigint not null) engine = InnoDB")
-        for number in range(1, ACCOUNTS + 1):
-            self.my_run(f"insert into accounts values ({number}, {START})")
+        rows = ", ".join(f"({number}, {START})" for number in range(1, ACCOUNTS + 1))
+        self.my_run(f"insert into accounts values {rows}")
 
     def my_run(self, statement: str) -> list[tuple[Any, ...]]:
         connection = self.my()
@@ -61,6 +61,12 @@ class Bank:
         ((my,),) = self.my_run("select sum(balance) from accounts")
         return int(pg), int(my)
 
+    def balances(self) -> list[tuple[int, int]]:
+        """Of each account, in PostgreSQL and in MariaDB."""
+        pg = self.pg_run("select balance from accounts order by id")
+        my = self.my_run("select balance from accounts order by id")
+        return [(int(one[0]), int(other[0])) for one, other in zip(pg, my, strict=True)]
+
     def prepared(self) -> list[str]:
         """What is prepared in either, and what only InnoDB knows of."""
         found = [str(name) for (name,) in self.pg_run("select gid from pg_prepared_xacts")]
@@ -73,8 +79,8 @@ class Bank:
 
     def no_locks(self) -> None:
         """Every row of both can be locked now."""
-        with self.pg() as connection, connection.transaction():
-            connection.execute("select * from accounts for update nowait")
+        with self.pg() as pg, pg.transaction():
+            pg.execute("select * from accounts for update nowait")
         connection = self.my()
         try:
             with connection.cursor() as cursor:

@@ -13,7 +13,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres
     if reason := why_no_postgres() or why_no_mariadb():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("databases")
-    with Postgres(folder / "postgres") as postgres, MariaDB(folder / "mariadb") as mariadb:
+    postgres, mariadb = Postgres(folder / "postgres"), MariaDB(folder / "mariadb")
+    with postgres, mariadb:
         yield postgres, mariadb
 
 

@@ -1,0 +1,99 @@
+"""A program that moves money between the two halves of the bank, and dies at one point of the commit.
+
+    python -m tests.chaos.txn_worker '{"postgres": …, "mariadb": {…}, "decisions": …, "account": 1, "strike": ["before", "log: decide"]}'
+
+Without ``strike`` it moves 1 between random accounts, on and on, and tells of each on a line: ``<outcome> <account>``.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+
+from quorate import transactions
+from quorate.transactions.errors import Aborted, InDoubt, NotYetApplied, ParticipantError
+from quorate.transactions.sync import Coordinator
+
+AMOUNT = 7
+
+
+def coordinator_of(task: dict[str, Any], watch: Callable[[str, str], None] = lambda when, point: None) -> Coordinator:
+    participants = [
+        transactions.Postgres("orders", task["postgres"]),
+        transactions.MariaDB("stock", **task["mariadb"]),
+    ]
+    decisions = task["decisions"]
+    chosen = Path(decisions) if decisions.startswith("/") else decisions
+    return Coordinator(
+        chosen, participants, timeout=task.get("timeout", 2.0), sweep_every=task.get("sweep_every"), watch=watch
+    )
+
+
+def move(coordinator: Coordinator, account: int, amount: int, early: bool = False) -> str:
+    """The outcome, as the user is told."""
+    try:
+        with coordinator.transaction(acknowledge="decided" if early else None) as tx:
+            pg = tx.enlist("orders")
+            pg.execute("update accounts set balance = balance - %s where id = %s", (amount, account))
+            with tx.enlist("stock").cursor() as cursor:
+                cursor.execute("update accounts set balance = balance + %s where id = %s", (amount, account))
+    except Aborted:
+        return "aborted"
+    except NotYetApplied:
+        return "committed"
+    except InDoubt:
+        return "doubt"
+    except (psycopg.Error, pymysql.Error, ParticipantError, OSError):
+        return "aborted"
+    return "committed"
+
+
+def die(task: dict[str, Any]) -> None:
+    when, point = task["strike"]
+
+    def watch(at: str, where: str) -> None:
+        if at == when and where == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    coordinator = coordinator_of(task, watch)
+    move(coordinator, task["account"], AMOUNT)
+    sys.stdout.write("survived\n")
+
+
+def work(task: dict[str, Any]) -> None:
+    """``threads`` at once, on one coordinator, until standard input ends."""
+    coordinator = coordinator_of(task)
+    coordinator.start()
+    ended = threading.Event()
+    output = threading.Lock()
+
+    def one(number: int) -> None:
+        stream = random.Random(task["seed"] * 100 + number)
+        while not ended.is_set():
+            account = stream.randint(1, task["accounts"])
+            outcome = move(coordinator, account, 1, early=stream.random() < 0.3)
+            with output:
+                sys.stdout.write(f"{outcome} {account}\n")
+                sys.stdout.flush()
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(task["threads"])]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    coordinator.close()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    (die if "strike" in given else work)(given)
