@@ -119,25 +119,20 @@ class Engine:
     def sweep_now(self) -> Flow[Report]:
         report = yield from sweep(self.participants, self.log, self.space, self.by, keep=self.keep)
         self.metrics.swept(report)
-        for gtid, participant in report.committed:
-            log.warning("recovery committed a branch", extra={"gtid": gtid, "participant": participant})
-        for gtid, participant in report.aborted:
-            log.warning("recovery rolled a branch back", extra={"gtid": gtid, "participant": participant})
-        for gtid, participant, what in report.heuristic:
-            log.error(
-                "%s was %s at %s, against its decision",
-                gtid,
-                what,
-                participant,
-                extra={"gtid": gtid, "participant": participant},
-            )
-        for gtid, participant in report.unknown:
-            log.error(
-                "%s is decided, and %s cannot tell whether it followed",
-                gtid,
-                participant,
-                extra={"gtid": gtid, "participant": participant},
-            )
+        told = [
+            *[(logging.WARNING, "recovery committed %s at %s", of, at) for of, at in report.committed],
+            *[(logging.WARNING, "recovery rolled %s back at %s", of, at) for of, at in report.aborted],
+            *[
+                (logging.ERROR, f"%s was {what} at %s, against its decision", of, at)
+                for of, at, what in report.heuristic
+            ],
+            *[
+                (logging.ERROR, "%s is committed, and whether it is at %s cannot be told", of, at)
+                for of, at in report.unknown
+            ],
+        ]
+        for level, message, gtid, participant in told:
+            log.log(level, message, gtid, participant, extra={"gtid": gtid, "participant": participant})
         for participant, why in report.unreachable.items():
             log.warning("recovery cannot reach %s: %s", participant, why, extra={"participant": participant})
         return report
