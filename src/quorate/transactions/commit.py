@@ -26,7 +26,7 @@ from quorate.transactions.errors import (
 )
 from quorate.transactions.flow import Done, Failed, Flow, ask, now, side_by_side, sleep
 from quorate.transactions.gtid import Gtid
-from quorate.transactions.log import DecisionLog
+from quorate.transactions.log import TOO_LATE, DecisionLog
 from quorate.transactions.participant import Branch, Outcome, Vote
 from quorate.transactions.records import Decision, Record
 
@@ -159,17 +159,26 @@ def _dropped_out(vote: Done[Any] | Failed) -> bool:
 def decide(log: DecisionLog, record: Record, riding: Any, until: float) -> Flow[Record]:
     """The record that stands, asked for until it is known. Raises InDoubt; VotedNo if ``riding`` cannot be."""
     pause = _AGAIN_SECONDS
+    asked = False
     while True:
         try:
             stands: Record = yield from ask("log: decide", log, "decide", record, riding)
-            return stands
-        except VotedNo:
-            raise
+        except VotedNo as error:
+            if not asked:
+                raise
+            # what was asked before may still come to pass, unless it is decided otherwise
+            record, riding = Record(record.gtid, Decision.ABORT, [], record.at, record.by, str(error)), None
         except Exception as error:
+            asked = True
             if (yield from now()) + pause > until:
                 raise InDoubt(
                     record.gtid.text, f"the decision log does not answer ({str(error) or type(error).__name__})"
                 ) from error
+        else:
+            if asked and stands.reason == TOO_LATE:
+                # what was asked before may have been written, carried out by recovery, and forgotten
+                raise InDoubt(record.gtid.text, "it was decided, and the decision is forgotten already")
+            return stands
         yield from sleep(pause)
         pause = min(pause * 2, _AGAIN_SECONDS_MAX)
 

@@ -1,0 +1,109 @@
+"""Everything there is in a run: servers, the store, processes; and the rules that must hold at every moment."""
+
+from collections import Counter
+from typing import Any
+
+from quorate.simulation import trace as kinds
+from quorate.simulation.scheduler import SECOND, Scheduler, Stream
+from quorate.simulation.trace import Trace
+from quorate.simulation.transactions.servers import Judge, Server, SimMariaDB, SimPostgres
+from quorate.simulation.transactions.store import SimStore
+from quorate.transactions.records import Decision, Record, unpack
+
+SPACE = "sim"
+EPOCH = 1_700_000_000.0
+"""Seconds since 1970 at the beginning of a run."""
+
+
+class World:
+    def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
+        self.seed = seed
+        self.options = options
+        self.scheduler = Scheduler()
+        self.trace = Trace(keep_trace)
+        self.failure = ""
+        self.probes: Counter[str] = Counter()
+        enabled = options["enabled"]
+        delay = options["delay"]
+        judge = Judge(self.ended)
+        self.servers: list[Server] = []
+        for number in range(options["postgres"]):
+            postgres = SimPostgres(f"pg{number}", self.scheduler, Stream(seed, f"pg{number}"), delay, judge)
+            postgres.deferred_failures = options["no_rate"] if "votes_no" in enabled else 0.0
+            self.servers.append(postgres)
+        for number in range(options["mariadb"]):
+            self.servers.append(SimMariaDB(f"my{number}", self.scheduler, Stream(seed, f"my{number}"), delay, judge))
+        for server in self.servers:
+            server.resets = options["reset_rate"] if "reset" in enabled else 0.0
+            server.slow = options["slow_rate"] if "slow" in enabled else 0.0
+        self.store = SimStore(self.scheduler, Stream(seed, "store"), delay)
+        self.store.losses = options["loss_rate"] if "lost_answers" in enabled else 0.0
+        self.store.late = options["late_rate"] if "late_writes" in enabled else 0.0
+        self.wrote: dict[str, list[str]] = {}
+        """By transaction: the servers that it wrote to, before it was asked to commit."""
+        self.told: dict[str, str] = {}
+        self.outcomes: dict[tuple[str, str], bool] = {}
+        """By transaction and server: whether its branch was committed."""
+        self.ridden: set[str] = set()
+        """Transactions that write a key with their decision."""
+
+    def seconds(self) -> float:
+        return EPOCH + self.scheduler.now / SECOND
+
+    def note(self, where: str, text: str) -> None:
+        self.trace.note(self.scheduler.now, kinds.CLIENT, where, text=text)
+
+    def violate(self, text: str) -> None:
+        if not self.failure:
+            self.failure = text
+            self.trace.note(self.scheduler.now, kinds.FAILURE, "", text=text)
+
+    def record(self, gtid: str) -> Record | None:
+        entry = self.store.entries.get(f"quorate/txn/{SPACE}/d/{gtid}".encode())
+        return None if entry is None else unpack(entry.value)
+
+    # ---- the rules
+
+    def ended(self, server: Server, name: str, committed: bool, prepared: bool) -> None:
+        """A branch that wrote something is at its end."""
+        gtid = name.partition("/")[0]
+        self.trace.note(
+            self.scheduler.now, kinds.COMMIT, server.name, text=f"{gtid} {'committed' if committed else 'rolled back'}"
+        )
+        if (gtid, server.name) in self.outcomes:
+            self.violate(f"{gtid}: its branch at {server.name} was ended twice")
+        self.outcomes[gtid, server.name] = committed
+        if not prepared:
+            return
+        self.probes["prepared and committed" if committed else "prepared and rolled back"] += 1
+        record = self.record(gtid)
+        if committed and (record is None or record.decision is not Decision.COMMIT):
+            stands = "nothing" if record is None else "ABORT"
+            self.violate(f"{gtid}: {server.name} committed, and the decision log has {stands}")
+        if not committed and record is not None and record.decision is Decision.COMMIT:
+            self.violate(f"{gtid}: {server.name} rolled back, and the decision is COMMIT")
+
+    def judge(self) -> None:
+        """At the end: all or nothing, as the program was told, and nothing is left."""
+        for gtid, servers in self.wrote.items():
+            ends = {name: self.outcomes.get((gtid, name)) for name in servers}
+            if gtid in self.ridden:
+                ends["store"] = f"ride/{gtid}".encode() in self.store.entries
+            told = self.told.get(gtid, "nothing")
+            if len(set(ends.values())) > 1:
+                self.violate(f"{gtid}: split: {ends}")
+            elif told == "committed" and not all(ends.values()):
+                self.violate(f"{gtid}: the program was told that it is committed, and it is not: {ends}")
+            elif told == "aborted" and any(ends.values()):
+                self.violate(f"{gtid}: the program was told that it is aborted, and it is not: {ends}")
+        for server in self.servers:
+            if server.left():
+                self.violate(f"{server.name} is left with {', '.join(server.left())}")
+        left = self.undone()
+        if left:
+            self.violate(f"decisions are left: {', '.join(left)}")
+
+    def undone(self) -> list[str]:
+        """Transactions that somebody may have to finish yet. (A coordinator that notes late what it finished brings a forgotten record back, as done.)"""
+        records = [unpack(entry.value) for key, entry in self.store.entries.items() if b"/d/" in key]
+        return [record.gtid.text for record in records if not record.done]
