@@ -482,4 +482,6 @@ def test_members_are_listed_added_replaced_and_removed(tmp_path: Path) -> None:
         assert kv.put("after", b"") == 3
         status, _, err = quorate(cluster, "member", "add", "99", *cluster.options(5), "--timeout", "1")
         assert status == 1
-        assert "did not catch up in time" in err
+        assert "member 99 did not catch up in 1 s: there is no connection with it; see that it runs" in err
+        assert cluster.options(5)[1] in err
+        assert "then the same command may be given again" in err

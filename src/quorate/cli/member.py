@@ -1,6 +1,7 @@
 """``quorate member``: who the members of a cluster are, and how they become others; over the members' HTTP addresses.
 
-A cluster's groups (one for each shard) have their own leaders; a change is made in one group after the other, by each one's leader.
+A cluster's groups (one for each shard) have their own leaders; a change is made in one group after the other, by each one's leader. Whatever
+fails may be asked for again by the same command: what is done stays as it is, and the rest is gone on with.
 """
 
 import argparse
@@ -17,10 +18,16 @@ from quorate.errors import QuorateError, UsageError
 
 ENVIRONMENT = "QUORATE_HTTP"
 _PREFIX = "/quorate/v1/"
-_REQUEST_SECONDS = 35.0
-_PATIENCE_SECONDS = 40.0
+_STATUS_SECONDS = 5.0
+_GRACE_SECONDS = 5.0
+"""After what a change may take; then its leader is taken for dead."""
+_LEADER_SECONDS = 40.0
+"""For somebody to lead, or to answer."""
 _PAUSE_SECONDS = 0.2
+_DAY_SECONDS = 86_400
 _MISDIRECTED = 421
+_WRONG = 400
+_AGAIN = "then the same command may be given again: it goes on where this one ended"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises UsageError, QuorateError."""
     if not arguments.address:
         raise UsageError(f"no address: name members' HTTP addresses with --address or in ${ENVIRONMENT}")
-    cluster = Cluster([_address(text) for text in arguments.address.split(",")])
+    if not 0 < arguments.timeout <= _DAY_SECONDS:
+        raise UsageError(
+            f"--timeout: expected more than 0 and at most {_DAY_SECONDS} seconds, found {arguments.timeout:g}"
+        )
+    cluster = Cluster([_address(text) for text in arguments.address.split(",")], arguments.timeout)
     query = f"?timeout_ms={int(arguments.timeout * 1000)}"
     if arguments.action == "list":
         _list(cluster)
@@ -107,17 +118,18 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class Cluster:
-    """Known by the HTTP addresses of some members; finds the others."""
+    """Known by the HTTP addresses of some members; finds the others. ``seconds``: what a change may take in a group."""
 
-    def __init__(self, addresses: list[tuple[str, int]]) -> None:
+    def __init__(self, addresses: list[tuple[str, int]], seconds: float) -> None:
         self._addresses = addresses
+        self._seconds = seconds
 
     def status(self) -> dict[str, Any]:
         """Of the first member that answers. Raises QuorateError."""
         reasons = []
         for address in self._addresses:
             try:
-                status, body = _ask(address, "GET", "status")
+                status, body = _ask(address, "GET", "status", _STATUS_SECONDS)
             except OSError as error:
                 reasons.append(f"{address[0]}:{address[1]}: {error.strerror or error}")
                 continue
@@ -131,7 +143,7 @@ class Cluster:
 
     def leader(self, group: int) -> int:
         """Waits until there is one. Raises QuorateError."""
-        found = self._until(lambda: self._group(group)["leader"] or None)
+        found = self._until(lambda: self._group(group)["leader"] or None, _LEADER_SECONDS)
         if found is None:
             raise QuorateError(f"group {group} has no leader")
         return int(found)
@@ -139,12 +151,14 @@ class Cluster:
     def _group(self, group: int) -> dict[str, Any]:
         return next(found for found in self.status()["groups"] if found["group"] == group)
 
-    def _until(self, look: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def _until(self, look: Callable[[], Any], seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
         while True:
             found = look()
             if found is not None or time.monotonic() > deadline:
                 return found
+            # who answered may be cut off from the others, or removed: another one is asked first
+            self._addresses = [*self._addresses[1:], *self._addresses[:1]]
             time.sleep(_PAUSE_SECONDS)
 
     def change(self, group: int, method: str, path: str, body: dict[str, str] | None = None) -> None:
@@ -159,7 +173,7 @@ class Cluster:
                 reason = f"group {group} has no leader"
                 return None
             try:
-                status, answer = _ask(_address(address), method, path, body)
+                status, answer = _ask(_address(address), method, path, self._seconds + _GRACE_SECONDS, body)
             except OSError as error:
                 reason = f"{address}: {error.strerror or error}"
                 return None
@@ -168,14 +182,16 @@ class Cluster:
             reason = answer.get("error", "") if isinstance(answer, dict) else str(answer)
             if status == _MISDIRECTED:
                 return None
-            raise QuorateError(f"group {group}: {reason}")
+            raise QuorateError(f"group {group}: {reason}" if status == _WRONG else f"group {group}: {reason}; {_AGAIN}")
 
-        if self._until(attempt) is None:
-            raise QuorateError(reason)
+        if self._until(attempt, self._seconds + _LEADER_SECONDS) is None:
+            raise QuorateError(f"group {group}: {reason}; {_AGAIN}")
 
 
-def _ask(address: tuple[str, int], method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(*address, timeout=_REQUEST_SECONDS)
+def _ask(
+    address: tuple[str, int], method: str, path: str, seconds: float, body: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(*address, timeout=seconds)
     try:
         connection.request(method, _PREFIX + path, None if body is None else json.dumps(body))
         response = connection.getresponse()

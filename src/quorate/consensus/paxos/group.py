@@ -1,10 +1,11 @@
 """One Paxos group of a process: the core, the service it carries, snapshots, and changes of members. The ``host`` drives it."""
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Protocol
 
 from quorate.consensus.paxos import snapshots, wire
+from quorate.consensus.paxos.joining import Ended, Joining, shown
 from quorate.consensus.paxos.members import Member, Members
 from quorate.consensus.paxos.messages import (
     Chosen,
@@ -29,12 +30,6 @@ from quorate.runtime.environment import Environment
 from quorate.storage.disk import Disk
 
 log = logging.getLogger(__name__)
-
-Ended = Callable[[QuorateError | None], None]
-"""Called once, with what kept it from being done."""
-
-_CATCHING_UP = 8
-"""A member to be added may lack so many entries when it becomes one."""
 
 
 class Limits:
@@ -78,19 +73,6 @@ class _Reads:
         self.keys = keys
 
 
-class _Joining:
-    """A member that is to be added, or removed: ``wanted`` says which."""
-
-    __slots__ = ("deadline", "ended", "member", "proposed", "wanted")
-
-    def __init__(self, member: Member, wanted: bool, deadline: int, ended: Ended) -> None:
-        self.member = member
-        self.wanted = wanted
-        self.deadline = deadline
-        self.ended = ended
-        self.proposed = False
-
-
 class Group:
     """Implements consensus.replicated.Replica. The host sets ``service`` and ``peer`` before anything else."""
 
@@ -114,7 +96,7 @@ class Group:
         """The index of the newest snapshot."""
         self._writer: snapshots.Writer | None = None
         self._incoming: Incoming | None = None
-        self._joining: _Joining | None = None
+        self._joining: Joining | None = None
         self._handing: tuple[int, Ended] | None = None
 
     # ---- the service's side
@@ -340,15 +322,25 @@ class Group:
     # ---- members
 
     def change(self, member: Member, wanted: bool, patience: int, ended: Ended) -> None:
-        """Add a member, or remove it if it is not ``wanted``; ``patience`` in nanoseconds."""
+        """Add a member, or remove it if it is not ``wanted``; ``patience`` in nanoseconds.
+
+        May be asked for again, whatever came of it before: what is done stays as it is, and what is under way is waited for.
+        """
+        log_, now = self.peer.acceptor.log, self._owner.env.now()
+        there = next((found for found in log_.members if found.sid == member.sid), None)
         if not self.leading:
             ended(LocalProtocolError(f"this member does not lead group {self.group}; {self.leader or 'nobody'} does"))
         elif self._joining is not None:
-            ended(QuorateError("another change of members is under way"))
-        elif (member.sid in self.peer.acceptor.log.sids) == wanted:
+            if self._joining.same(member, wanted):
+                self._joining.ask_again(now, patience, ended)
+            else:
+                ended(QuorateError("another change of members is under way"))
+        elif there is not None and wanted and there.addresses != member.addresses:
+            ended(UsageError(f"member {member.sid} is there already, with the addresses {shown(there)}"))
+        elif (there is not None) == wanted:
             ended(None)
         else:
-            self._joining = _Joining(member, wanted, self._owner.env.now() + patience, ended)
+            self._joining = Joining(member, wanted, now, patience, ended)
             if wanted:
                 self.peer.add_learner(member.sid)
             self._owner.touch(self)
@@ -373,12 +365,12 @@ class Group:
             return
         if not peer.leading:
             return
-        if self._owner.env.now() >= joining.deadline:
-            self._end_joining(QuorateError(f"member {sid} did not catch up in time"))
-            return
+        now = self._owner.env.now()
         if joining.wanted:
             progress = 0 if peer.leader is None else peer.leader.progress(sid)
-            if not progress or progress + _CATCHING_UP < log_.last:
+            if not joining.caught_up(now, progress, log_.last, peer.settings.election_timeout):
+                if now >= joining.deadline:
+                    self._end_joining(joining.late(peer.reaches(sid), progress, log_.last))
                 return
             members = (*peer.members, joining.member)
         else:
@@ -395,7 +387,8 @@ class Group:
         joining, self._joining = self._joining, None
         if joining is not None:
             self.peer.remove_learner(joining.member.sid)
-            joining.ended(error)
+            for ended in joining.ended:
+                ended(error)
 
     def hand_over(self, sid: int, ended: Ended) -> None:
         try:

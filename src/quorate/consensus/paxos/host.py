@@ -11,7 +11,8 @@ from random import Random
 
 from quorate.consensus.contract import NEVER
 from quorate.consensus.paxos import snapshots, transfer, wire
-from quorate.consensus.paxos.group import Ended, Group, Limits
+from quorate.consensus.paxos.group import Group, Limits
+from quorate.consensus.paxos.joining import Ended
 from quorate.consensus.paxos.journal import GroupLog, Journal
 from quorate.consensus.paxos.links import Links
 from quorate.consensus.paxos.members import Member, Members

@@ -1,8 +1,10 @@
 """One connection to every other member, which all groups share.
 
-Of two members the one with the greater sid dials. Each end says Hello first: who it is, whom it means and in which cluster. Frames
-follow (``wire``); an empty one says only that the sender is there. An end that hears nothing for ``idle`` hangs up, so that a cut that
-nobody announces is noticed; so does one whose peer does not take what is sent.
+Of two members the one with the greater sid dials; the other one does too if nothing came of that for a while, because the greater may
+know nothing of it: a newcomer whose file is older than the leader, or one that was away while others were replaced. Should both dial
+at once, the connection of the greater stays at both ends. Each end says Hello first: who it is, whom it means and in which cluster.
+Frames follow (``wire``); an empty one says only that the sender is there. An end that hears nothing for ``idle`` hangs up, so that a cut
+that nobody announces is noticed; so does one whose peer does not take what is sent.
 """
 
 import logging
@@ -42,6 +44,7 @@ class _Link:
         self.heard_at = links.env.now()
         self.sent_at = self.heard_at
         self.connection: Connection | None = None
+        self.dialled = expected != 0
         self._links = links
         self._expected = expected
         self._greeting = b""
@@ -85,7 +88,7 @@ class _Link:
 
 class Links:
     def __init__(self, env: Environment, sid: int, cluster: int, receiver: Receiver, idle: int) -> None:
-        """``idle``: nanoseconds of silence after which a member counts as gone."""
+        """``idle``: nanoseconds of silence after which a member counts as gone, and at least so many before the lesser dials."""
         self.env = env
         self.receiver = receiver
         self._sid = sid
@@ -95,7 +98,9 @@ class Links:
         self._links: dict[int, _Link] = {}
         self._open: dict[_Link, None] = {}
         self._dialling: set[int] = set()
+        """Whom an attempt to reach is under way."""
         self._pauses: dict[int, int] = {}
+        self._redials: dict[int, Timer] = {}
         self._listener: Listener | None = None
         self._timer: Timer | None = None
         self._closed = True
@@ -110,7 +115,7 @@ class Links:
     def begin(self) -> None:
         self._closed = False
         for sid in self._addresses:
-            self._dial(sid)
+            self._seek(sid)
         self._look()
 
     @property
@@ -124,23 +129,33 @@ class Links:
             self._listener.close()
         if self._timer is not None:
             self._timer.cancel()
+        for timer in self._redials.values():
+            timer.cancel()
+        self._redials.clear()
         for link in list(self._open):
             if link.connection is not None:
                 link.connection.abort()
 
     def set_addresses(self, addresses: Mapping[int, tuple[str, int]]) -> None:
-        """Who the others are, and where; those that are not named any more are hung up on."""
-        self._addresses = {sid: address for sid, address in addresses.items() if sid != self._sid}
-        for sid, link in list(self._links.items()):
-            if sid not in self._addresses and link.connection is not None:
+        """Who the others are, and where; those that are not named any more are hung up on. Who was never named may stay: it knows us."""
+        before, self._addresses = self._addresses, {sid: at for sid, at in addresses.items() if sid != self._sid}
+        for sid in before:
+            link = self._links.get(sid)
+            if sid not in self._addresses and link is not None and link.connection is not None:
                 link.connection.close()
         for sid in self._addresses:
-            self._dial(sid)
+            self._seek(sid)
 
     # ---- dialling
 
+    def _seek(self, sid: int) -> None:
+        if sid < self._sid:
+            self._dial(sid)
+        else:
+            self._redial(sid)
+
     def _dial(self, sid: int) -> None:
-        if sid > self._sid or sid in self._links or sid in self._dialling or self._closed:
+        if sid in self._links or sid in self._dialling or self._closed:
             return
         address = self._addresses.get(sid)
         if address is not None:
@@ -148,10 +163,21 @@ class Links:
             self.env.connect(*address, _Link(self, sid), self._idle // MILLISECOND)
 
     def _redial(self, sid: int) -> None:
-        """Sooner at first, later and later while it does not answer."""
-        pause = self._pauses.get(sid, _REDIAL_MIN)
-        self._pauses[sid] = min(pause * 2, _REDIAL_MAX)
-        self.env.call_at(self.env.now() + pause // 2 + self.env.random.randrange(pause), lambda: self._dial(sid))
+        """Sooner at first, later and later while it does not answer; the lesser of two gives the greater its time."""
+        if sid in self._links or sid in self._redials or sid not in self._addresses or self._closed:
+            return
+        if sid > self._sid:
+            pause = self._idle + self.env.random.randrange(self._idle)
+        else:
+            usual = self._pauses.get(sid, _REDIAL_MIN)
+            self._pauses[sid] = min(usual * 2, _REDIAL_MAX)
+            pause = usual // 2 + self.env.random.randrange(usual)
+
+        def again() -> None:
+            self._redials.pop(sid, None)
+            self._dial(sid)
+
+        self._redials[sid] = self.env.call_at(self.env.now() + pause, again)
 
     # ---- what links tell
 
@@ -185,10 +211,20 @@ class Links:
 
     def up(self, link: _Link) -> None:
         sid = link.sid
-        self._dialling.discard(sid)
+        if link.dialled:
+            self._dialling.discard(sid)
+        before = self._links.get(sid)
+        if before is not None and before.dialled != link.dialled and link.dialled != (self._sid > sid):
+            # both dialled; if the other connection is dead, its silence will tell
+            if link.connection is not None:
+                link.connection.abort()
+            return
         self._pauses.pop(sid, None)
-        before = self._links.pop(sid, None)
+        timer = self._redials.pop(sid, None)
+        if timer is not None:
+            timer.cancel()
         if before is not None:
+            del self._links[sid]
             self.receiver.link_down(sid)
             if before.connection is not None:
                 before.connection.abort()
@@ -203,8 +239,8 @@ class Links:
             del self._links[link.sid]
             log.info("lost member %d: %s", link.sid, reason)
             self.receiver.link_down(link.sid)
-        if dialled and not self._closed:
-            self._redial(dialled)
+        if dialled or link.sid:
+            self._redial(dialled or link.sid)
 
     # ---- sending
 

@@ -181,6 +181,10 @@ class Peer:
     def remove_learner(self, sid: int) -> None:
         self.learners.pop(sid, None)
 
+    def reaches(self, sid: int) -> bool:
+        """Whether there is a connection with it."""
+        return sid in self._reachable
+
     def change_members(self, members: Members) -> None:
         """Propose that these are the members, one more or one less than now.
 

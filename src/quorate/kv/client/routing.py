@@ -207,13 +207,14 @@ class Router:
         *,
         write: bool,
         leader: bool = True,
+        sent: bool = False,
     ) -> tuple[int, bytes]:
-        """Ask until it is answered with DONE (or a status that the caller knows). ``write``: if the time is up it may be done all the same.
+        """Ask until it is answered with DONE (or a status that the caller knows). ``write``: if the time is up it may be done all the same,
+        once it was sent; ``sent``: it was before.
 
         Raises DeadlineExceeded, Refused, Compacted.
         """
         pause = _PAUSE
-        sent = False
         reason = ""
         while True:
             shard = self.current(group)

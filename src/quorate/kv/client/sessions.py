@@ -70,7 +70,8 @@ class Session:
                         return answer
                 except (ConnectionLost, TimeoutError):
                     """Asked again below, with the same name."""
-            _, answer = await router.call(what, self.group, wire.WRITE, data, deadline, seconds, write=True)
+            sent = channel is not None
+            _, answer = await router.call(what, self.group, wire.WRITE, data, deadline, seconds, write=True, sent=sent)
             return answer
         finally:
             # also when the time is up: nobody will ask for its answer again
