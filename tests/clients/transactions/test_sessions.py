@@ -72,11 +72,13 @@ def test_a_connection_that_does_not_answer_in_time_answers_nothing_wrong_later(
 ) -> None:
     with Coordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
         connection = bank.my()
-        with pytest.raises(Aborted, match="no answer in time"), coordinator.transaction(timeout=1.0) as tx:
-            tx.enlist("orders").execute(PG_OUT)
-            with tx.enlist(connection, resource="stock").cursor() as cursor:
-                cursor.execute(MY_IN)
-            in_the_way.insert(tx.gtid)
+        tx = coordinator.transaction(timeout=1.0)
+        tx.enlist("orders").execute(PG_OUT)
+        with tx.enlist(connection, resource="stock").cursor() as cursor:
+            cursor.execute(MY_IN)
+        in_the_way.insert(tx.gtid)
+        with pytest.raises(Aborted, match="no answer in time"):
+            tx.commit()
         with contextlib.suppress(pymysql.Error, OSError), connection.cursor() as cursor:
             cursor.execute("select 42")
             assert cursor.fetchall() == ((42,),)
@@ -95,12 +97,13 @@ async def _nor_does_an_asynchronous_one(bank: Bank, decisions: Path, in_the_way:
     parameters["db"] = parameters.pop("database")
     async with AsyncCoordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
         connection = await aiomysql.connect(**parameters, autocommit=True)
+        tx = coordinator.transaction(timeout=1.0)
+        await (await tx.enlist("orders")).execute(PG_OUT)
+        async with (await tx.enlist(connection, resource="stock")).cursor() as cursor:
+            await cursor.execute(MY_IN)
+        await asyncio.to_thread(in_the_way.insert, tx.gtid)
         with pytest.raises(Aborted, match="no answer in time"):
-            async with coordinator.transaction(timeout=1.0) as tx:
-                await (await tx.enlist("orders")).execute(PG_OUT)
-                async with (await tx.enlist(connection, resource="stock")).cursor() as cursor:
-                    await cursor.execute(MY_IN)
-                await asyncio.to_thread(in_the_way.insert, tx.gtid)
+            await tx.commit()
         with contextlib.suppress(pymysql.Error, OSError, RuntimeError):
             async with connection.cursor() as cursor:
                 await cursor.execute("select 42")

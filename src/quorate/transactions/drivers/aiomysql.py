@@ -22,7 +22,12 @@ class AiomysqlSession:
         """Its answer is still to come, or nobody took it."""
 
     def state(self) -> str:
-        if self._hung_up or self._asked or getattr(self.connection, "closed", False) or getattr(self.connection, "_closed", False):
+        if (
+            self._hung_up
+            or self._asked
+            or getattr(self.connection, "closed", False)
+            or getattr(self.connection, "_closed", False)
+        ):
             return sessions.BROKEN
         if self._attached or self.connection.server_status & _IN_TRANSACTION:
             return sessions.OPEN
