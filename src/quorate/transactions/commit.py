@@ -28,7 +28,7 @@ from quorate.transactions.flow import Done, Failed, Flow, ask, now, side_by_side
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import TOO_LATE, DecisionLog
 from quorate.transactions.participant import Branch, Outcome, Vote
-from quorate.transactions.records import Decision, Record
+from quorate.transactions.records import Decision, Record, amended
 
 ROLLBACK_SECONDS = 5.0
 """For telling participants of an abort; who does not hear it is told by recovery."""
@@ -36,6 +36,8 @@ DECISION_SECONDS = 5.0
 """Past the deadline, for learning whether a decision was written."""
 APPLY_SECONDS = 5.0
 """Past the deadline, for telling participants of a commit."""
+TOLD_SECONDS = 60.0
+"""Past the deadline, for as long as participants remember the outcome of a transaction that has no record (``MariaDBParticipant.tidy``)."""
 _AGAIN_SECONDS = 0.02
 _AGAIN_SECONDS_MAX = 0.5
 
@@ -74,25 +76,26 @@ def commit(
     if len(parts) == 1 and riding is None and hasattr(parts[0].participant, "commit_one_phase"):
         yield from _one_phase(gtid, parts[0])
         return Ended(None, parts, True)
-    voted_yes = yield from _prepare(gtid, parts)
+    voted_yes = yield from _prepare(gtid, parts, log, by)
     if not voted_yes and riding is None:
         return Ended(None, [], True)
     time = yield from now()
     if time >= gtid.deadline:
-        yield from abort(voted_yes)
-        raise Aborted(gtid.text, f"the time was up after {time - gtid.began:.3f} s, before it was decided")
+        told = f"the time was up after {time - gtid.began:.3f} s, before it was decided"
+        yield from give_up(gtid, voted_yes, log, by, told)
+        raise Aborted(gtid.text, told)
     record = Record(gtid, Decision.COMMIT, [part.branch for part in voted_yes], time, by)
     try:
         stands = yield from decide(log, record, riding, gtid.deadline + DECISION_SECONDS)
     except VotedNo as error:
-        yield from abort(voted_yes)
+        yield from give_up(gtid, voted_yes, log, by, str(error))
         raise Aborted(gtid.text, str(error)) from error
     if stands.decision is Decision.ABORT:
-        yield from abort(voted_yes)
+        yield from give_up(gtid, voted_yes, log, by, stands.reason)
         raise Aborted(gtid.text, f"aborted by {stands.by}: {stands.reason}")
     if early:
         return Ended(stands, voted_yes, False)
-    yield from apply(stands, voted_yes)
+    yield from apply(stands, voted_yes, log)
     return Ended(stands, voted_yes, True)
 
 
@@ -101,16 +104,26 @@ def _one_phase(gtid: Gtid, part: Part) -> Flow[None]:
     branch, participant = part.branch, part.participant
     try:
         yield from ask(f"{part.name}: one phase", participant, "commit_one_phase", branch)
-    except ConnectionBroken as error:
-        outcome = yield from _outcome_of(part, gtid.deadline + DECISION_SECONDS)
+    except VotedNo as error:
+        yield from abort([part])
+        raise Aborted(gtid.text, f"{part.name}: {error}") from error
+    except Exception as error:
+        # the error may have come after the commit; what can be rolled back was not committed
+        told = f"{part.name}: {str(error) or type(error).__name__}"
+        outcome = Outcome.UNKNOWN
+        if not isinstance(error, ConnectionBroken):
+            (rolled_back,) = yield from side_by_side([finish_once(Decision.ABORT, part)], ROLLBACK_SECONDS)
+            outcome = rolled_back.value if isinstance(rolled_back, Done) else Outcome.UNKNOWN
+        if outcome is Outcome.UNKNOWN:
+            outcome = yield from _outcome_of(part, gtid.deadline + DECISION_SECONDS)
+            if outcome is Outcome.ABORTED and (yield from now()) > gtid.deadline + TOLD_SECONDS:
+                # who slept so long may be told so because nobody remembers
+                outcome = Outcome.UNKNOWN
         if outcome is Outcome.COMMITTED:
             return
         if outcome is Outcome.ABORTED:
-            raise Aborted(gtid.text, f"{part.name}: {error}") from error
-        raise InDoubt(gtid.text, f"{part.name}: {error}, and it cannot be asked what came of it") from error
-    except Exception as error:
-        yield from abort([part])
-        raise Aborted(gtid.text, f"{part.name}: {str(error) or type(error).__name__}") from error
+            raise Aborted(gtid.text, told) from error
+        raise InDoubt(gtid.text, f"{told}, and it cannot be asked what came of it") from error
 
 
 def _outcome_of(part: Part, until: float) -> Flow[Outcome]:
@@ -129,7 +142,7 @@ def _outcome_of(part: Part, until: float) -> Flow[Outcome]:
         pause = min(pause * 2, _AGAIN_SECONDS_MAX)
 
 
-def _prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
+def _prepare(gtid: Gtid, parts: Sequence[Part], log: DecisionLog, by: str) -> Flow[list[Part]]:
     """Those that voted yes; raises Aborted, after everything was rolled back, if one did not agree."""
     left = gtid.deadline - (yield from now())
     if left <= 0:
@@ -146,8 +159,10 @@ def _prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
             against.append((part, VotedNo("voted no")))
     if against:
         # who did not answer may have prepared
-        yield from abort([part for part, vote in zip(parts, votes, strict=True) if not _dropped_out(vote)])
         told = "; ".join(f"{part.name}: {tell([error])}" for part, error in against)
+        no = [part for part, error in against if isinstance(error, VotedNo)]
+        left_over = [part for part, vote in zip(parts, votes, strict=True) if not _dropped_out(vote)]
+        yield from give_up(gtid, left_over, log, by, told, no)
         raise Aborted(gtid.text, told) from against[0][1]
     return [part for part, vote in zip(parts, votes, strict=True) if not _dropped_out(vote)]
 
@@ -183,15 +198,44 @@ def decide(log: DecisionLog, record: Record, riding: Any, until: float) -> Flow[
         pause = min(pause * 2, _AGAIN_SECONDS_MAX)
 
 
-def abort(parts: Sequence[Part]) -> Flow[None]:
-    """Roll back what can be reached; recovery does the rest."""
-    yield from side_by_side(
-        [ask(f"{part.name}: rollback", part.participant, "rollback", part.branch) for part in parts], ROLLBACK_SECONDS
-    )
+def abort(parts: Sequence[Part]) -> Flow[list[Done[Any] | Failed]]:
+    """Roll back what can be reached; recovery does the rest. What became of each."""
+    return (yield from side_by_side([finish_once(Decision.ABORT, part) for part in parts], ROLLBACK_SECONDS))
 
 
-def apply(record: Record, parts: Sequence[Part]) -> Flow[None]:
-    """Tell every branch to commit until it has. Raises NotYetApplied, HeuristicOutcome."""
+def give_up(
+    gtid: Gtid, parts: Sequence[Part], log: DecisionLog, by: str, reason: str, no: Sequence[Part] = ()
+) -> Flow[None]:
+    """Abort what may be prepared, but for those that voted ``no``. Presumed abort needs no record of it, but two things do: a branch that cannot be reached, which
+    recovery then need not leave alone until its time is up, and one that somebody has committed. Raises HeuristicOutcome."""
+    found = yield from abort(parts)
+    others: dict[str, str] = {}
+    left: list[Branch] = []
+    for part, result in zip(parts, found, strict=True):
+        if isinstance(result, Done) and result.value is Outcome.COMMITTED:
+            others[part.name] = Outcome.COMMITTED.value
+            left.append(part.branch)
+        elif isinstance(result, Failed) and part not in no:
+            left.append(part.branch)
+    if not left:
+        return
+    record = Record(gtid, Decision.ABORT, left, (yield from now()), by, reason, heuristic=others)
+    (written,) = yield from side_by_side([_noted(record, log)], ROLLBACK_SECONDS)
+    if others:
+        raise HeuristicOutcome(gtid.text, Decision.ABORT.value, others, isinstance(written, Done))
+
+
+def _noted(record: Record, log: DecisionLog) -> Flow[None]:
+    """Write an ABORT, and what is against it, whoever's ABORT stands by now."""
+    stands: Record = yield from ask("log: note the abort", log, "decide", record)
+    if stands is not record and stands.decision is Decision.ABORT and record.heuristic:
+        yield from ask(
+            "log: amend", log, "amend", [amended(stands, heuristic=record.heuristic, branches=record.branches)]
+        )
+
+
+def apply(record: Record, parts: Sequence[Part], log: DecisionLog | None = None) -> Flow[None]:
+    """Tell every branch to commit until it has. Raises NotYetApplied; HeuristicOutcome, which is written to ``log``."""
     gtid = record.gtid
     until = max(gtid.deadline, (yield from now())) + APPLY_SECONDS
     found = yield from side_by_side([finish(record.decision, part, until) for part in parts])
@@ -202,10 +246,36 @@ def apply(record: Record, parts: Sequence[Part]) -> Flow[None]:
             waiting[part.name] = str(result.error) or type(result.error).__name__
         elif result.value is not Outcome.COMMITTED:
             others[part.name] = result.value.value
+    if others and log is not None:
+        try:
+            others = yield from against(record, others, log)
+        except Exception as error:
+            waiting |= {
+                name: f"{what}, or finished so long ago that it is forgotten ({error})" for name, what in others.items()
+            }
+            others = {}
     if others:
-        raise HeuristicOutcome(gtid.text, record.decision.value, others)
+        noted = False
+        if log is not None:
+            change = amended(record, heuristic=others)
+            (written,) = yield from side_by_side([ask("log: amend", log, "amend", [change])], ROLLBACK_SECONDS)
+            noted = isinstance(written, Done)
+        raise HeuristicOutcome(gtid.text, record.decision.value, others, noted)
     if waiting:
         raise NotYetApplied(gtid.text, waiting)
+
+
+def against(record: Record, others: dict[str, str], log: DecisionLog) -> Flow[dict[str, str]]:
+    """Those of ``others`` that are against the decision. A participant that is asked when all is over, and tidied away, does not know what it did: whoever
+    slept has to look whether somebody else has finished the transaction meanwhile."""
+    if record.decision is Decision.ABORT:
+        return others
+    stands: Record | None = yield from ask("log: read again", log, "read", record.gtid)
+    if stands is None:
+        return others
+    if stands.reason == TOO_LATE:
+        return {}
+    return {name: what for name, what in others.items() if not stands.done or name in stands.heuristic}
 
 
 def finish(decision: Decision, part: Part, until: float) -> Flow[Outcome]:

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,7 +18,7 @@ from quorate.transactions.flow import Flow, ask
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.metrics import Metrics
 from quorate.transactions.participant import Branch
-from quorate.transactions.records import Record
+from quorate.transactions.records import Decision, Record
 from quorate.transactions.recovery import Report, sweep
 from quorate.transactions.sql.session import Session
 
@@ -127,12 +128,14 @@ class Engine:
                 for of, at, what in report.heuristic
             ],
             *[
-                (logging.ERROR, "%s is committed, and whether it is at %s cannot be told", of, at)
+                (logging.ERROR, "%s is decided, and whether %s has followed cannot be told", of, at)
                 for of, at in report.unknown
             ],
         ]
         for level, message, gtid, participant in told:
             log.log(level, message, gtid, participant, extra={"gtid": gtid, "participant": participant})
+        for why in report.unreadable:
+            log.error("the decision log holds something that is no record: %s", why)
         for participant, why in report.unreachable.items():
             log.warning("recovery cannot reach %s: %s", participant, why, extra={"participant": participant})
         return report
@@ -146,6 +149,7 @@ class Work:
         self.gtid = gtid
         self.early = early
         self.state = ACTIVE
+        self._ending = threading.Lock()
         self.parts: list[Part] = []
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
@@ -186,10 +190,15 @@ class Work:
         self.parts.append(Part(branch, participant))
         return given
 
+    def _leave_active(self, state: str) -> None:
+        """Of several who want to end it, on several threads or tasks, one may. Raises UsageError."""
+        with self._ending:
+            self.check_active()
+            self.state = state
+
     def commit(self) -> Flow[Ended]:
         """Raises what ``commit.commit`` does."""
-        self.check_active()
-        self.state = COMMITTING
+        self._leave_active(COMMITTING)
         started = time.perf_counter()
         metrics = self.engine.metrics
         applying_later = False
@@ -210,7 +219,7 @@ class Work:
             log.warning("%s", error, extra={"gtid": self.gtid.text})
             raise
         except HeuristicOutcome as error:
-            self.state = COMMITTED
+            self.state = COMMITTED if error.decision == Decision.COMMIT.value else ABORTED
             metrics.heuristic()
             log.error("%s", error, extra={"gtid": self.gtid.text})
             raise
@@ -230,16 +239,21 @@ class Work:
         """What was left for after the decision. The record, if all have followed."""
         assert ended.decided is not None
         try:
-            yield from apply(ended.decided, ended.parts)
-        except (NotYetApplied, HeuristicOutcome) as error:
+            yield from apply(ended.decided, ended.parts, self.engine.log)
+        except NotYetApplied as error:
+            self.engine.metrics.in_doubt()
             log.warning("%s", error, extra={"gtid": self.gtid.text})
+            return None
+        except HeuristicOutcome as error:
+            self.engine.metrics.heuristic()
+            log.error("%s", error, extra={"gtid": self.gtid.text})
             return None
         finally:
             self.let_go()
         return ended.decided
 
     def rollback(self) -> Flow[None]:
-        self.state = ABORTED
+        self._leave_active(ABORTED)
         self.engine.metrics.aborted()
         try:
             yield from abort(self.parts)

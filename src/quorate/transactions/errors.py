@@ -31,13 +31,16 @@ class NotYetApplied(InDoubt):
 
 
 class HeuristicOutcome(TransactionError):
-    """A participant was made to end its part otherwise than decided, by somebody else. Data has to be mended by hand."""
+    """A participant was made to end its part otherwise than decided, by somebody else. Data has to be mended by hand. ``recorded``: the decision log
+    keeps it, for ``quorate txn list``."""
 
-    def __init__(self, gtid: str, decision: str, others: Mapping[str, str]) -> None:
+    def __init__(self, gtid: str, decision: str, others: Mapping[str, str], recorded: bool = True) -> None:
         self.decision = decision
         self.others = dict(others)
+        self.recorded = recorded
         told = "; ".join(f"{name} {what}" for name, what in sorted(others.items()))
-        super().__init__(gtid, f"decided to {decision}, but {told}")
+        lost = "" if recorded else " (and the decision log could not be told)"
+        super().__init__(gtid, f"decided to {decision}, but {told}{lost}")
 
 
 class ConfigurationError(UsageError):

@@ -91,5 +91,8 @@ def parse(text: str) -> Gtid | None:
     if found is None:
         return None
     space, time, _, timeout = found.groups()
-    began = _decode(time)
-    return Gtid(text, space, began / 1000, (began + _decode(timeout)) / 1000)
+    began, lasting = _decode(time), _decode(timeout)
+    if not 0 < lasting <= TIMEOUT_MAX * 1000:
+        # nobody would ever find that its time is up
+        return None
+    return Gtid(text, space, began / 1000, (began + lasting) / 1000)

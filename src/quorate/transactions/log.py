@@ -30,7 +30,8 @@ class DecisionLog(Protocol):
         """A sequence of all Records."""
 
     def amend(self, records: Sequence[Record]) -> Any:
-        """Write ``done`` and ``heuristic`` of records that stand; need not be durable on return."""
+        """Add ``done``, ``heuristic`` and ``branches`` to the records that stand (``records.amended``); what somebody else has added stays, and what is forgotten
+        stays so. Need not be durable on return."""
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> Any:
         """Raise the horizon (seconds since 1970), then delete."""

@@ -46,7 +46,7 @@ class Metrics:
         self.sweeps_total += 1
         self.recovered_total["committed"] += len(report.committed)
         self.recovered_total["rolled back"] += len(report.aborted)
-        self.heuristic_total += len(report.heuristic)
+        self.heuristic_total += report.heuristic_new
         self.in_doubt_branches = {}
         self.oldest_in_doubt_seconds = {}
         for _, participant, age in report.in_doubt:

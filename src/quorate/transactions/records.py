@@ -72,6 +72,18 @@ class Record:
         return f"Record({self.pack().decode()})"
 
 
+def amended(
+    record: Record, *, done: bool = False, heuristic: Mapping[str, str] | None = None, branches: Sequence[Branch] = ()
+) -> Record:
+    """With what was found out since, besides what it says already. (A decision is never changed.)"""
+    found = unpack(record.pack())
+    found.at = record.at
+    found.done = record.done or done
+    found.heuristic.update(heuristic or {})
+    found.branches += [branch for branch in branches if record.branch(branch.participant) is None]
+    return found
+
+
 def unpack(data: bytes) -> Record:
     """Raises RemoteProtocolError: the log holds something that is no record of ours."""
     try:
@@ -91,5 +103,5 @@ def unpack(data: bytes) -> Record:
             bool(found.get("done", False)),
             {str(name): str(what) for name, what in found.get("heuristic", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RemoteProtocolError(f"no decision record: {error!r} in {data[:200]!r}") from None

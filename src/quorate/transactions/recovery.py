@@ -4,18 +4,23 @@ A branch whose transaction is decided follows the decision. One that is undecide
 by the same compare-and-set as COMMIT before anything is rolled back, so that a coordinator that slept and comes back loses. Then whoever still works for the
 branch is fenced, it is rolled back, and the participant is asked again, for a slow prepare may have landed in between.
 
-Then the other way round: every COMMIT whose branches are not all known to have followed is asked after, so that none is lost that a participant lost.
+Then the other way round: every COMMIT whose branches are not all known to have followed is asked after, so that none is lost that a participant lost; and
+before an ABORT is closed everybody is asked whether somebody has committed a branch of it by hand.
+
+What is safe and what is only timely: a transaction's outcome hangs on the compare-and-set and on the horizon alone. Clocks decide when somebody tries to abort, and
+for how long records are kept: one that is wrong makes for transactions that are aborted early or late, not for any that are split.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quorate.transactions.commit import Part, decide, finish_once
+from quorate.errors import RemoteProtocolError
+from quorate.transactions.commit import Part, against, decide, finish_once
 from quorate.transactions.flow import Done, Failed, Flow, ask, now, side_by_side
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import TOO_LATE, DecisionLog
 from quorate.transactions.participant import Branch, Outcome, Prepared
-from quorate.transactions.records import Decision, Record
+from quorate.transactions.records import Decision, Record, amended
 
 GRACE_SECONDS = 2.0
 """How long after its deadline an undecided transaction is left alone, for clocks differ."""
@@ -24,12 +29,15 @@ KEEP_SECONDS = 60.0
 ASK_SECONDS = 30.0
 """For one participant's part of a sweep."""
 ROUNDS = 3
+AHEAD_SECONDS = 60.0
+"""A transaction that began later than that from now on began by a clock that was wrong: it is late, or it would stay prepared until its clock's time has come."""
 
 
 class Report:
     """What a sweep found and did. Lists of (gtid, participant): ``committed``, ``aborted``, ``in_doubt`` (prepared, and not ended yet; with their age in
     seconds). ``foreign``: (participant, name) of what is not ours. ``heuristic``: (gtid, participant, what). ``unreachable``: participant → why.
-    ``unknown``: (gtid, participant) where a COMMIT may have been lost by its participant, or cannot be told yet."""
+    ``unknown``: (gtid, participant) where it cannot be told, or not yet, whether the participant has followed the decision. ``unreadable``: keys of the log's
+    that hold no records."""
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, str]] = []
@@ -39,7 +47,14 @@ class Report:
         self.heuristic: list[tuple[str, str, str]] = []
         self.unreachable: dict[str, str] = {}
         self.unknown: list[tuple[str, str]] = []
+        self.unreadable: list[str] = []
         self.forgotten = 0
+        self.heuristic_new = 0
+        """Of ``heuristic``, those that nobody had found before."""
+
+    def tell_heuristic(self, gtid: Gtid, participant: str, what: str) -> None:
+        if (gtid.text, participant, what) not in self.heuristic:
+            self.heuristic.append((gtid.text, participant, what))
 
 
 def sweep(
@@ -50,6 +65,7 @@ def sweep(
     known: dict[Gtid, Record] = {
         record.gtid: record for record in (yield from ask("sweep log: records", log, "records"))
     }
+    report.unreadable = list(getattr(log, "unreadable", ()))
     results = yield from side_by_side(
         [_sweep_one(participant, log, space, by, known, report) for participant in participants.values()], ASK_SECONDS
     )
@@ -92,6 +108,16 @@ def _sweep_one(
     return left
 
 
+def _is_late(gtid: Gtid, time: float, age: float | None = None) -> bool:
+    """By the clock; or it has been prepared (``age``) for longer than it was to last; or it began by a clock that was wrong."""
+    lasts = gtid.deadline - gtid.began
+    return (
+        time > gtid.deadline + GRACE_SECONDS
+        or (age is not None and age > lasts + GRACE_SECONDS)
+        or gtid.began > time + AHEAD_SECONDS
+    )
+
+
 def _end(
     part: Part,
     prepared: Prepared,
@@ -104,15 +130,20 @@ def _end(
     """Whether the branch is ended now."""
     gtid = part.branch.gtid
     record = known.get(gtid)
-    late = time > gtid.deadline + GRACE_SECONDS
-    if record is None:
-        # the list may be older than the decision
-        record = yield from ask("sweep log: read", log, "read", gtid)
-    if record is None:
-        if not late:
-            return False
-        abort = Record(gtid, Decision.ABORT, [part.branch], time, by, "undecided, and its time is up")
-        record = yield from decide(log, abort, None, time)
+    late = _is_late(gtid, time, prepared.age)
+    try:
+        if record is None:
+            # the list may be older than the decision
+            record = yield from ask("sweep log: read", log, "read", gtid)
+        if record is None:
+            if not late:
+                return False
+            abort = Record(gtid, Decision.ABORT, [part.branch], time, by, "undecided, and its time is up")
+            record = yield from decide(log, abort, None, time)
+    except RemoteProtocolError as error:
+        # its record cannot be read: others' can
+        report.unreachable[part.name] = str(error)
+        return False
     known[gtid] = record
     if prepared.live and not late:
         # its coordinator is about to tell it
@@ -121,75 +152,140 @@ def _end(
     if kept is not None:
         part.branch.token = kept.token or part.branch.token
     elif record.decision is Decision.COMMIT:
-        report.heuristic.append((gtid.text, part.name, "prepared, though the decision does not name it"))
+        yield from _against(record, part.name, "prepared, though the decision does not name it", known, log, report)
         return False
     try:
+        if record.reason == TOO_LATE:
+            # whatever it was, everybody had followed it: this list is old, or the branch came later or came back
+            if (
+                yield from ask(f"sweep {part.name}: outcome", part.participant, "outcome", part.branch)
+            ) is Outcome.COMMITTED:
+                return True
+        elif kept is None:
+            # so that it can be asked for if it turns out not to be there
+            record = known[gtid] = amended(known[gtid], branches=[part.branch])
+            yield from ask("sweep log: amend", log, "amend", [record])
         yield from ask(f"sweep {part.name}: fence", part.participant, "fence", part.branch)
         outcome = yield from finish_once(record.decision, part)
     except Exception as error:
         report.unreachable[part.name] = str(error) or type(error).__name__
         return False
-    if record.reason == TOO_LATE and outcome is not Outcome.ABORTED:
-        # an old list: what is forgotten was finished
-        return True
-    yield from _note(record, part.branch, outcome, log, report)
+    yield from _note(record, part.branch, outcome, known, log, report)
     return True
 
 
-def _note(record: Record, branch: Branch, outcome: Outcome, log: DecisionLog, report: Report) -> Flow[None]:
+def _note(
+    record: Record, branch: Branch, outcome: Outcome, known: dict[Gtid, Record], log: DecisionLog, report: Report
+) -> Flow[None]:
     """Count what was done, and write down what should not be."""
     expected = Outcome.COMMITTED if record.decision is Decision.COMMIT else Outcome.ABORTED
-    ended = (record.gtid.text, branch.participant)
-    if outcome is expected:
-        (report.committed if expected is Outcome.COMMITTED else report.aborted).append(ended)
+    if outcome is not expected:
+        yield from _against(record, branch.participant, outcome.value, known, log, report)
         return
-    report.heuristic.append((*ended, outcome.value))
-    if record.heuristic.get(branch.participant) != outcome.value:
-        record.heuristic[branch.participant] = outcome.value
-        yield from ask("sweep log: amend", log, "amend", [record])
+    ended = (record.gtid.text, branch.participant)
+    (report.committed if expected is Outcome.COMMITTED else report.aborted).append(ended)
+
+
+def _against(
+    record: Record, participant: str, what: str, known: dict[Gtid, Record], log: DecisionLog, report: Report
+) -> Flow[None]:
+    """Report what is against the decision, and write it down if that is new."""
+    if not (yield from against(record, {participant: what}, log)):
+        return
+    report.tell_heuristic(record.gtid, participant, what)
+    stands = known[record.gtid]
+    if stands.heuristic.get(participant) != what:
+        report.heuristic_new += 1
+        change = amended(stands, heuristic={participant: what})
+        yield from ask("sweep log: amend", log, "amend", [change])
+        known[record.gtid] = change
 
 
 def _ask_after(
     participants: Mapping[str, Any],
     log: DecisionLog,
-    known: Mapping[Gtid, Record],
+    known: dict[Gtid, Record],
     listed: Mapping[str, set[Gtid]],
     report: Report,
 ) -> Flow[None]:
-    """Close the COMMITs that all have followed, and find those that one has not."""
+    """Close the decisions that all have followed, and find those that one has not."""
     time = yield from now()
     closed: list[Record] = []
-    for record in known.values():
-        if record.done or time <= record.gtid.deadline + GRACE_SECONDS:
+    for record in list(known.values()):
+        if record.done or record.reason == TOO_LATE or not _is_late(record.gtid, time):
             continue
-        if record.decision is Decision.ABORT:
-            if all(record.gtid not in left for left in listed.values()) and len(listed) == len(participants):
-                record.done = True
-                closed.append(record)
-            continue
-        followed = True
-        for branch in record.branches:
-            participant = participants.get(branch.participant)
-            if participant is None or branch.participant not in listed or record.gtid in listed[branch.participant]:
-                followed = False
-                continue
-            if branch.participant in record.heuristic:
-                report.heuristic.append((record.gtid.text, branch.participant, record.heuristic[branch.participant]))
-                continue
-            (result,) = yield from side_by_side(
-                [ask(f"sweep {participant.name}: outcome", participant, "outcome", branch)], ASK_SECONDS
-            )
-            outcome = result.value if isinstance(result, Done) else Outcome.UNKNOWN
-            if outcome is Outcome.ABORTED:
-                yield from _note(record, branch, outcome, log, report)
-            elif outcome is not Outcome.COMMITTED:
-                followed = False
-                report.unknown.append((record.gtid.text, branch.participant))
+        followed = yield from (_all_committed if record.decision is Decision.COMMIT else _none_committed)(
+            record, participants, log, known, listed, report
+        )
         if followed:
-            record.done = True
-            closed.append(record)
+            known[record.gtid] = amended(known[record.gtid], done=True)
+            closed.append(known[record.gtid])
     if closed:
         yield from ask("sweep log: amend", log, "amend", closed)
+
+
+def _all_committed(
+    record: Record,
+    participants: Mapping[str, Any],
+    log: DecisionLog,
+    known: dict[Gtid, Record],
+    listed: Mapping[str, set[Gtid]],
+    report: Report,
+) -> Flow[bool]:
+    followed = True
+    for branch in record.branches:
+        participant = participants.get(branch.participant)
+        if participant is None:
+            # somebody who knows it has to ask
+            report.unknown.append((record.gtid.text, branch.participant))
+        if participant is None or branch.participant not in listed or record.gtid in listed[branch.participant]:
+            followed = False
+            continue
+        if branch.participant in record.heuristic:
+            report.tell_heuristic(record.gtid, branch.participant, record.heuristic[branch.participant])
+            continue
+        outcome = yield from _outcome(participant, branch)
+        if outcome is Outcome.ABORTED:
+            yield from _note(record, branch, outcome, known, log, report)
+        elif outcome is not Outcome.COMMITTED:
+            followed = False
+            report.unknown.append((record.gtid.text, branch.participant))
+    return followed
+
+
+def _none_committed(
+    record: Record,
+    participants: Mapping[str, Any],
+    log: DecisionLog,
+    known: dict[Gtid, Record],
+    listed: Mapping[str, set[Gtid]],
+    report: Report,
+) -> Flow[bool]:
+    """Everybody is asked, for who took part in what was aborted is not written down. Who cannot tell without a token, and has left none, is believed:
+    nobody who looked has seen its branch prepared."""
+    if len(listed) != len(participants) or any(record.gtid in left for left in listed.values()):
+        return False
+    followed = True
+    for name, participant in participants.items():
+        if name in record.heuristic:
+            report.tell_heuristic(record.gtid, name, record.heuristic[name])
+            continue
+        kept = record.branch(name)
+        outcome = yield from _outcome(participant, kept or Branch(record.gtid, name))
+        if outcome is Outcome.COMMITTED:
+            yield from _note(record, kept or Branch(record.gtid, name), outcome, known, log, report)
+        elif outcome is not Outcome.ABORTED and kept is not None and kept.token:
+            followed = False
+            report.unknown.append((record.gtid.text, name))
+    return followed
+
+
+def _outcome(participant: Any, branch: Branch) -> Flow[Outcome]:
+    (result,) = yield from side_by_side(
+        [ask(f"sweep {participant.name}: outcome", participant, "outcome", branch)], ASK_SECONDS
+    )
+    found: Outcome = result.value if isinstance(result, Done) else Outcome.UNKNOWN
+    return found
 
 
 def _forget(
@@ -201,19 +297,25 @@ def _forget(
     keep: float,
 ) -> Flow[None]:
     """What is finished and old. What an operator has to see stays until it is resolved."""
-    horizon = (yield from now()) - keep
+    before = (yield from now()) - keep
     old = [
         record.gtid
         for record in known.values()
-        if record.done and not record.heuristic and record.gtid.deadline < horizon
+        if record.done and not record.heuristic and record.gtid.deadline < before
     ]
+    horizon = 0.0
     if old:
+        # no higher than it must be: all that is undecided below it is aborted, and a clock may be wrong
+        horizon = max(gtid.deadline for gtid in old) + 0.001
         yield from ask("sweep log: forget", log, "forget", old, horizon)
         report.forgotten = len(old)
-    # what a participant keeps to tell outcomes by is asked for as long as a decision is not finished
-    before = min([horizon, *[record.gtid.deadline for record in known.values() if not record.done]])
-    for participant in participants.values():
-        if hasattr(participant, "tidy"):
-            yield from side_by_side(
-                [ask(f"sweep {participant.name}: tidy", participant, "tidy", before, space)], ASK_SECONDS
-            )
+    tidying = [participant for participant in participants.values() if hasattr(participant, "tidy")]
+    if old and tidying:
+        # What a participant keeps to tell outcomes by is asked for as long as a decision is not finished. Below the horizon there are no new ones now;
+        # a coordinator whose clock is slow may have taken one since the sweep began.
+        records: Sequence[Record] = yield from ask("sweep log: records again", log, "records")
+        horizon = min([horizon, *[record.gtid.deadline for record in records if not record.done]])
+    for participant in tidying:
+        yield from side_by_side(
+            [ask(f"sweep {participant.name}: tidy", participant, "tidy", horizon, space)], ASK_SECONDS
+        )

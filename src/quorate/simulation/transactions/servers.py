@@ -9,20 +9,23 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quorate.simulation.scheduler import MILLISECOND, Scheduler, Stream
+from quorate.simulation.scheduler import MILLISECOND, SECOND, Scheduler, Stream
 from quorate.simulation.transactions.shell import Waiting
 from quorate.transactions.errors import ConnectionBroken
 from quorate.transactions.flow import Done, Failed
+from quorate.transactions.gtid import parse
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.session import Answer, SqlError
 
+EPOCH = 1_700_000_000.0
+"""Seconds since 1970 at the beginning of a run."""
 ACTIVE, PREPARED, ENDED = "active", "prepared", "ended"
 
 
 class Txn:
     """``name``: the branch's (gid or xid). ``owner``: the connection that it is bound to; 0 for none."""
 
-    __slots__ = ("failed", "lock", "lost", "name", "number", "owner", "releasing", "state", "wrote")
+    __slots__ = ("failed", "kind", "lock", "lost", "name", "number", "owner", "releasing", "state", "wrote")
 
     def __init__(self, name: str, lock: str, owner: int) -> None:
         self.name = name
@@ -32,6 +35,8 @@ class Txn:
         self.number = 0
         self.wrote = False
         self.failed = False
+        self.kind = 0
+        """Of its witness."""
         self.releasing = False
         """Its owner is gone, and the server is just about to let go of it."""
         self.lost = False
@@ -325,6 +330,7 @@ class SimPostgres(Server):
 
 _XID = re.compile(r"X'([0-9a-f]*)',X'([0-9a-f]*)',(\d+)")
 _ROW = re.compile(r"VALUES \((\d+), X'([0-9a-f]*)', X'([0-9a-f]*)', (\d)\)")
+_TIDIED = re.compile(r"until < (-?\d+) AND kind <> 2 OR kind = 2 AND until < \(UNIX_TIMESTAMP\(\) - (\d+)\) \* 1000")
 _WHERE = re.compile(r"until = (\d+) AND gtrid = X'([0-9a-f]*)' AND branch = X'([0-9a-f]*)'")
 
 
@@ -337,7 +343,7 @@ class SimMariaDB(Server):
 
     def remember(self, txn: Txn, committed: bool) -> None:
         if committed and txn.wrote:
-            self.witnesses[txn.name] = 0
+            self.witnesses[txn.name] = txn.kind
 
     def abandoned(self, txn: Txn) -> None:
         if txn.state == ACTIVE:
@@ -388,6 +394,9 @@ class SimMariaDB(Server):
         if txn.name in self.witnesses:
             gtid = txn.name.partition("/")[0]
             raise SqlError(f"Duplicate entry '{gtid}' for key 'PRIMARY' (1062)", "1062")
+        row = _ROW.search(statement)
+        assert row is not None
+        txn.kind = int(row.group(4))
         if "XA PREPARE" in statement:
             txn.state = PREPARED
         else:
@@ -435,16 +444,31 @@ class SimMariaDB(Server):
         where = _WHERE.search(statement)
         if where is not None:
             name = f"{_text(where.group(2))}/{_text(where.group(3))}"
-            there = self.witnesses.get(name) == 0
+            there = self.witnesses.get(name) in (0, 2)
             if "READ UNCOMMITTED" in statement:
                 open_ = self.txns.get(name)
                 there = there or (open_ is not None and open_.state == PREPARED)
             return Answer("", [(int(there),)])
         if statement.startswith("SELECT VERSION"):
             return Answer("", [("10.11.19-MariaDB", "0")])
-        if statement.startswith(("SELECT t.TABLE_NAME", "CREATE TABLE", "DELETE")):
+        if "DELETE FROM" in statement:
+            tidied = _TIDIED.search(statement)
+            assert tidied is not None
+            self._tidy(int(tidied.group(1)), (self.seconds() - int(tidied.group(2))) * 1000)
+            return Answer("")
+        if statement.startswith(("SELECT t.TABLE_NAME", "CREATE TABLE")):
             return Answer("")
         raise AssertionError(f"{self.name} does not understand {statement!r}")
+
+    def seconds(self) -> float:
+        return EPOCH + self.scheduler.now / SECOND
+
+    def _tidy(self, before: int, alone_before: float) -> None:
+        for name, kind in list(self.witnesses.items()):
+            gtid = parse(name.partition("/")[0])
+            assert gtid is not None
+            if gtid.deadline * 1000 < (alone_before if kind == 2 else before):
+                del self.witnesses[name]
 
 
 def _text(hexadecimal: str) -> str:

@@ -6,13 +6,11 @@ from typing import Any
 from quorate.simulation import trace as kinds
 from quorate.simulation.scheduler import SECOND, Scheduler, Stream
 from quorate.simulation.trace import Trace
-from quorate.simulation.transactions.servers import Judge, Server, SimMariaDB, SimPostgres
+from quorate.simulation.transactions.servers import EPOCH, Judge, Server, SimMariaDB, SimPostgres
 from quorate.simulation.transactions.store import SimStore
 from quorate.transactions.records import Decision, Record, unpack
 
 SPACE = "sim"
-EPOCH = 1_700_000_000.0
-"""Seconds since 1970 at the beginning of a run."""
 
 
 class World:

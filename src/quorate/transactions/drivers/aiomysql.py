@@ -18,17 +18,25 @@ class AiomysqlSession:
         self.connection = connection
         self._attached = False
         self._hung_up = False
+        self._asked = False
+        """Its answer is still to come, or nobody took it."""
 
     def state(self) -> str:
-        if self._hung_up or getattr(self.connection, "closed", False) or getattr(self.connection, "_closed", False):
+        if (
+            self._hung_up
+            or self._asked
+            or getattr(self.connection, "closed", False)
+            or getattr(self.connection, "_closed", False)
+        ):
             return sessions.BROKEN
         if self._attached or self.connection.server_status & _IN_TRANSACTION:
             return sessions.OPEN
         return sessions.IDLE
 
     async def execute(self, statement: str) -> Answer:
-        if self._hung_up:
+        if self._hung_up or self._asked:
             raise ConnectionBroken("the connection is lost")
+        self._asked = True
         rows: list[Any] = []
         try:
             async with self.connection.cursor() as cursor:
@@ -38,8 +46,11 @@ class AiomysqlSession:
                     rows += await cursor.fetchall()
         except Exception as error:
             if isinstance(error, (OSError, RuntimeError)) or _is_drivers(error):
-                raise translated(error) from error
+                found = translated(error)
+                self._asked = isinstance(found, ConnectionBroken)
+                raise found from error
             raise
+        self._asked = False
         return Answer("", rows)
 
     def attach(self) -> None:

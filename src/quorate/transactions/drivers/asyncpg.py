@@ -17,24 +17,31 @@ class AsyncpgSession:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._hung_up = False
+        self._asked = False
+        """Its answer is still to come, or nobody took it."""
 
     def state(self) -> str:
-        if self._hung_up or self.connection.is_closed():
+        if self._hung_up or self._asked or self.connection.is_closed():
             return sessions.BROKEN
         return sessions.OPEN if self.connection.is_in_transaction() else sessions.IDLE
 
     async def execute(self, statement: str) -> Answer:
-        if self._hung_up:
+        if self._hung_up or self._asked:
             raise ConnectionBroken("the connection is lost")
+        self._asked = True
         try:
             if statement.startswith("select"):
                 rows = await self.connection.fetch(statement)
-                return Answer(f"SELECT {len(rows)}", [tuple(row) for row in rows])
-            return Answer(await self.connection.execute(statement))
+                answer = Answer(f"SELECT {len(rows)}", [tuple(row) for row in rows])
+            else:
+                answer = Answer(await self.connection.execute(statement))
+            self._asked = False
+            return answer
         except asyncpg.PostgresError as error:
             code = error.sqlstate or ""
             if code.startswith(("57P", "08")):
                 raise ConnectionBroken(str(error), code) from error
+            self._asked = False
             raise SqlError(f"{error} ({code})", code) from error
         except (OSError, asyncpg.InterfaceError) as error:
             if isinstance(error, asyncpg.InterfaceError) and "another operation" in str(error):

@@ -18,15 +18,18 @@ class MysqlclientSession:
         self.connection = connection
         self._attached = False
         self._hung_up = False
+        self._asked = False
+        """Its answer is still to come, or nobody took it."""
 
     def state(self) -> str:
-        if self._hung_up or not self.connection.open:
+        if self._hung_up or self._asked or not self.connection.open:
             return sessions.BROKEN
         return sessions.OPEN if self._attached else sessions.IDLE
 
     def execute(self, statement: str) -> Answer:
-        if self._hung_up:
+        if self._hung_up or self._asked:
             raise ConnectionBroken("the connection is lost")
+        self._asked = True
         rows: list[Any] = []
         try:
             cursor = self.connection.cursor()
@@ -38,7 +41,10 @@ class MysqlclientSession:
             finally:
                 cursor.close()
         except MySQLdb.Error as error:
-            raise translated(error) from error
+            found = translated(error)
+            self._asked = isinstance(found, ConnectionBroken)
+            raise found from error
+        self._asked = False
         return Answer("", rows)
 
     def attach(self) -> None:

@@ -22,18 +22,21 @@ class PyMySQLSession:
         self.connection = connection
         self._attached = False
         self._hung_up = False
+        self._asked: PyMySQLRequest | None = None
+        """Its answer is still to come: the connection is of no use to anybody else, for they would be given that answer."""
 
     def state(self) -> str:
-        if self._hung_up or not self.connection.open:
+        if self._hung_up or not self.connection.open or (self._asked is not None and not self._asked.answered):
             return sessions.BROKEN
         if self._attached or self.connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             return sessions.OPEN
         return sessions.IDLE
 
     def execute(self, statement: str) -> "PyMySQLRequest":
-        if self._hung_up:
+        if self._hung_up or (self._asked is not None and not self._asked.answered):
             raise ConnectionBroken("the connection is lost")
-        return PyMySQLRequest(self.connection, statement)
+        self._asked = PyMySQLRequest(self.connection, statement)
+        return self._asked
 
     def attach(self) -> None:
         self._attached = True
@@ -59,6 +62,7 @@ class PyMySQLRequest:
     def __init__(self, connection: Any, statement: str) -> None:
         self._connection = connection
         self._rows: list[Sequence[Any]] = []
+        self.answered = False
         self._descriptor = -1
         try:
             self._descriptor = connection._sock.fileno() if connection.open else -1
@@ -78,8 +82,11 @@ class PyMySQLRequest:
                 if result.rows:
                     self._rows += result.rows
                 if not result.has_next:
+                    self.answered = True
                     return True
         except (pymysql.Error, OSError) as error:
+            # an error of the server's is the whole answer; after any other the connection is closed
+            self.answered = True
             raise translated(error) from error
 
     def answer(self) -> Answer:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from quorate.errors import RemoteProtocolError
 from quorate.kv.client.aio import Client as AsyncClient
 from quorate.kv.client.errors import Conflict
 from quorate.kv.client.records import Item, delete, modified_at, put, version_is
@@ -21,7 +22,7 @@ from quorate.transactions.errors import VotedNo
 from quorate.transactions.flow import Flow, call
 from quorate.transactions.gtid import Gtid, check_space
 from quorate.transactions.log import presumed_abort
-from quorate.transactions.records import Record, unpack
+from quorate.transactions.records import Record, amended, unpack
 
 _CHUNK = 500
 
@@ -45,6 +46,8 @@ class KvLog:
         self._blocks = isinstance(client, Client)
         self._horizon: tuple[int, float] | None = None
         """Its revision and its value, as last seen."""
+        self.unreadable: list[str] = []
+        """Keys in which no records are, as last listed, and why."""
 
     def _key(self, gtid: Gtid) -> str:
         return f"{self.prefix}d/{gtid.text}"
@@ -92,12 +95,47 @@ class KvLog:
 
     def records(self) -> Flow[Sequence[Record]]:
         items: Sequence[Item] = yield from self._call("list", self.client.list, self.prefix + "d/")
-        return [unpack(item.value) for item in items]
+        found, unreadable = [], []
+        for item in items:
+            try:
+                found.append(unpack(item.value))
+            except RemoteProtocolError as error:
+                # nobody's recovery waits for somebody to mend another's record
+                unreadable.append(f"{item.key!s}: {error}")
+        self.unreadable = unreadable
+        return found
 
     def amend(self, records: Sequence[Record]) -> Flow[None]:
+        """Records that were written once, as most, are written over if they still are as they were; what somebody else has changed since is read before, so that
+        nothing is lost of it, and what is forgotten stays so."""
         for at in range(0, len(records), _CHUNK):
-            writes = [put(self._key(record.gtid), record.pack()) for record in records[at : at + _CHUNK]]
-            yield from self._call("amend", self.client.commit, [], writes)
+            chunk = {self._key(record.gtid): record for record in records[at : at + _CHUNK]}
+            while chunk:
+                try:
+                    conditions = [version_is(key, 1) for key in chunk]
+                    writes = [put(key, record.pack()) for key, record in chunk.items()]
+                    yield from self._call("amend", self.client.commit, conditions, writes)
+                    break
+                except Conflict as conflict:
+                    for changed in conflict.conflicts:
+                        record = chunk.pop(changed.key.decode("utf-8", "surrogateescape"), None)
+                        if record is not None:
+                            yield from self._amend_one(record)
+
+    def _amend_one(self, record: Record) -> Flow[None]:
+        key = self._key(record.gtid)
+        while True:
+            item: Item | None = yield from self._call("read before it is amended", self.client.get, key)
+            if item is None:
+                return
+            change = amended(unpack(item.value), done=record.done, heuristic=record.heuristic, branches=record.branches)
+            try:
+                yield from self._call(
+                    "amend one", self.client.commit, [modified_at(key, item.modified)], [put(key, change.pack())]
+                )
+            except Conflict:
+                continue
+            return
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> Flow[None]:
         key = self.prefix + "horizon"

@@ -35,7 +35,12 @@ _NO_SUCH_TABLE = "1146"
 _NO_SUCH_THREAD = "1094"
 FENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
-BRANCH_ROW, FENCE_ROW = 0, 1
+BRANCH_ROW, FENCE_ROW, ALONE_ROW = 0, 1, 2
+"""Kinds of witnesses: of a branch with a decision; against one; of one that was committed in one phase."""
+CLOCKS_SECONDS = 60
+"""By how much the clocks of a coordinator and of the server may differ."""
+ALONE_SECONDS = 3 * CLOCKS_SECONDS
+"""How long after its deadline, by the server's clock, the witness of a commit in one phase is kept: its coordinator asks for it, at most until then."""
 TIDY_ROWS = 10_000
 
 _WRITTEN = (
@@ -87,10 +92,13 @@ class MariaDBParticipant:
             yield from self._check()
         session.attach()
         wait = max(1, round(seconds))
+        time = round(branch.gtid.deadline - seconds)
         try:
             yield from self._ask(
                 session,
-                f"BEGIN NOT ATOMIC IF GET_LOCK({lock_name(branch)}, 0) = 1 THEN "
+                f"BEGIN NOT ATOMIC IF ABS(UNIX_TIMESTAMP() - {time}) > {CLOCKS_SECONDS} THEN "
+                "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'its clock and ours differ by more than a minute'; "
+                f"ELSEIF GET_LOCK({lock_name(branch)}, 0) = 1 THEN "
                 f"SET @quorate_written = COALESCE(@quorate_written, {_WRITTEN}), @quorate_wait = @@innodb_lock_wait_timeout, "
                 f"SESSION innodb_lock_wait_timeout = {wait}; XA START {xid(branch)}; "
                 "ELSE SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'somebody else holds the lock of this branch'; END IF; END",
@@ -155,15 +163,16 @@ class MariaDBParticipant:
     def _this_witness(self, branch: Branch) -> str:
         return (
             f"{self._table} WHERE until = {_until(branch)} AND gtrid = {_hex(branch.gtid.text)} AND branch = {_hex(branch.participant)} "
-            f"AND kind = {BRANCH_ROW}"
+            f"AND kind <> {FENCE_ROW}"
         )
 
-    def _vote(self, branch: Branch, write: str) -> str:
+    def _vote(self, branch: Branch, write: str, kind: int) -> str:
         """One statement: ``write`` if rows were written, else commit."""
         name = xid(branch)
         return (
             f"BEGIN NOT ATOMIC DECLARE n BIGINT DEFAULT {_WRITTEN}; "
-            f"IF n > @quorate_written THEN {self._witness(branch, BRANCH_ROW)}; XA END {name}; {write} {name}{{}}; "
+            # fewer, too: FLUSH STATUS begins to count anew
+            f"IF n <> @quorate_written THEN {self._witness(branch, kind)}; XA END {name}; {write} {name}{{}}; "
             f"SET @quorate_written = n + 1; SELECT 'yes'; "
             f"ELSE XA END {name}; XA COMMIT {name} ONE PHASE; {self._after(branch)} SELECT 'read only'; END IF; END"
         )
@@ -175,7 +184,7 @@ class MariaDBParticipant:
     def prepare(self, branch: Branch) -> Flow[Vote]:
         session = self._sessions[branch.gtid.text]
         try:
-            answer = yield from self._ask(session, self._vote(branch, "XA PREPARE").format(""), "prepare")
+            answer = yield from self._ask(session, self._vote(branch, "XA PREPARE", BRANCH_ROW).format(""), "prepare")
         except SqlError as error:
             raise VotedNo(_said(error, branch), error.code) from error
         if answer.rows[0][0] == "read only":
@@ -185,11 +194,14 @@ class MariaDBParticipant:
 
     def commit_one_phase(self, branch: Branch) -> Flow[None]:
         session = self._sessions[branch.gtid.text]
-        statement = self._vote(branch, "XA COMMIT").format(f" ONE PHASE; {self._after(branch).rstrip(';')}")
+        statement = self._vote(branch, "XA COMMIT", ALONE_ROW).format(f" ONE PHASE; {self._after(branch).rstrip(';')}")
         try:
             yield from self._ask(session, statement, "commit one phase")
         except SqlError as error:
-            raise VotedNo(_said(error, branch), error.code) from error
+            if error.code in _ROLLED_BACK or _is_fenced(error, branch):
+                raise VotedNo(_said(error, branch), error.code) from error
+            # which of the statements failed is not told: it may be one after the commit
+            raise
         self._release(branch)
 
     # ---- the end
@@ -335,15 +347,17 @@ class MariaDBParticipant:
         return int(answer.rows[0][0]) > 0
 
     def tidy(self, before: float, space: str) -> Flow[None]:
-        """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more."""
+        """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more; and those of commits in one phase, which
+        no decision speaks of, when they are old by the server's clock. What somebody has locked is left for later."""
         try:
             yield from self._elsewhere(
-                f"DELETE FROM {self._table} WHERE until < {int(before * 1000)} AND gtrid >= {_hex(f'q.{space}.')} "
-                f"AND gtrid < {_hex(f'q.{space}/')} LIMIT {TIDY_ROWS}",
+                f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR DELETE FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
+                f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {int(before * 1000)} AND kind <> {ALONE_ROW} "
+                f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}",
                 "tidy",
             )
         except SqlError as error:
-            if error.code != _NO_SUCH_TABLE:
+            if error.code not in (_NO_SUCH_TABLE, _LOCK_WAIT):
                 raise
 
     # ---- sessions
@@ -373,6 +387,10 @@ class MariaDBParticipant:
 def _said(error: SqlError, branch: Branch) -> str:
     if error.code in _ROLLED_BACK:
         return f"MariaDB rolled the branch back: {error}"
-    if error.code == _DUPLICATE and branch.gtid.text in str(error):
+    if _is_fenced(error, branch):
         return "recovery has fenced the branch off"
     return str(error)
+
+
+def _is_fenced(error: SqlError, branch: Branch) -> bool:
+    return error.code == _DUPLICATE and branch.gtid.text in str(error)

@@ -130,13 +130,20 @@ class PostgresParticipant:
 
     def commit_one_phase(self, branch: Branch) -> Flow[None]:
         session = self._sessions[branch.gtid.text]
-        self._still_open(session)
-        # it is what tells the outcome if the answer to the commit is lost
-        branch.token = (yield from self._number(branch, session)) or ""
+        try:
+            self._still_open(session)
+            # it is what tells the outcome if the answer to the commit is lost
+            branch.token = (yield from self._number(branch, session)) or ""
+        except ConnectionBroken as error:
+            raise VotedNo(f"{error}, before it was committed", error.code) from error
         try:
             answer = yield from self._ask(session, "commit", "commit")
         except SqlError as error:
             raise VotedNo(str(error), error.code) from error
+        except ConnectionBroken as error:
+            if branch.token:
+                raise
+            raise VotedNo(f"{error}; nothing was written", error.code) from error
         self._expect("COMMIT", answer)
         self._release(branch)
 
@@ -215,15 +222,17 @@ class PostgresParticipant:
     def recover(self) -> Flow[Sequence[Prepared]]:
         """Of this database: others of the server cannot be ended from here."""
         answer = yield from self._elsewhere(
-            "select gid, transaction::text, extract(epoch from now() - prepared)::float8, owner::text "
-            "from pg_prepared_xacts where database = current_database() order by prepared",
+            # xids are listed without their upper half: it is that of the next one, or one less
+            "select gid, (x - ((x - transaction::text::bigint) & 4294967295))::text, extract(epoch from now() - prepared)::float8, "
+            "owner::text from pg_prepared_xacts, (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint x) s "
+            "where database = current_database() order by prepared",
             "recover",
         )
         found = []
-        for name, _, age, owner in answer.rows:
+        for name, number, age, owner in answer.rows:
             text, _, participant = name.rpartition("/")
             gtid = parse(text)
-            branch = None if gtid is None or participant != self.name else Branch(gtid, self.name)
+            branch = None if gtid is None or participant != self.name else Branch(gtid, self.name, str(number))
             found.append(Prepared(name, branch, float(age), owner))
         return found
 

@@ -1,0 +1,111 @@
+"""Connections: what becomes of them when a statement's answer is not waited for, when the work on them fails, and when their transaction is at its end.
+
+A connection whose answers are out of step with its statements is the worst thing that can be given back: it answers, and says something else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from tests.support.bank import Bank
+
+from quorate.transactions import Aborted
+from quorate.transactions.aio import Coordinator as AsyncCoordinator
+from quorate.transactions.drivers import session_for
+from quorate.transactions.gtid import parse
+from quorate.transactions.sync import Coordinator
+
+PG_OUT = "update accounts set balance = balance - 7 where id = 1"
+MY_IN = "update accounts set balance = balance + 7 where id = 1"
+
+
+BLOCKING: dict[str, Callable[[Bank], Any]] = {"PyMySQL": Bank.my, "psycopg": Bank.pg}
+
+
+@pytest.mark.parametrize("driver", ["PyMySQL", "psycopg"])
+def test_a_session_whose_answer_was_not_taken_is_of_no_use(bank: Bank, driver: str) -> None:
+    with contextlib.closing(BLOCKING[driver](bank)) as connection:
+        _, session = session_for(connection)
+        request = session.execute("select 1")
+        assert session.state() == "broken"
+        while not request.advance():
+            """It comes."""
+        assert [str(value) for (value,) in request.answer().rows] == ["1"]
+        assert session.state() == "idle"
+
+
+class InTheWay:
+    """Makes a branch's witness row, and does not commit: its prepare waits, until just after the coordinator has given it up."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._connection = bank.my()
+        self._connection.autocommit(False)
+
+    def insert(self, gtid: str) -> None:
+        found = parse(gtid)
+        assert found is not None
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                f"insert into quorate_txn values ({int(found.deadline * 1000)}, X'{gtid.encode().hex()}', 'stock', 1)"
+            )
+
+    def watch(self, when: str, point: str) -> None:
+        if (when, point) == ("before", "stock: rollback"):
+            self._connection.rollback()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def in_the_way(bank: Bank) -> Iterator[InTheWay]:
+    with contextlib.closing(InTheWay(bank)) as made:
+        yield made
+
+
+def test_a_connection_that_does_not_answer_in_time_answers_nothing_wrong_later(
+    bank: Bank, decisions: Path, in_the_way: InTheWay
+) -> None:
+    with Coordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
+        connection = bank.my()
+        tx = coordinator.transaction(timeout=1.0)
+        tx.enlist("orders").execute(PG_OUT)
+        with tx.enlist(connection, resource="stock").cursor() as cursor:
+            cursor.execute(MY_IN)
+        in_the_way.insert(tx.gtid)
+        with pytest.raises(Aborted, match="no answer in time"):
+            tx.commit()
+        with contextlib.suppress(pymysql.Error, OSError), connection.cursor() as cursor:
+            cursor.execute("select 42")
+            assert cursor.fetchall() == ((42,),)
+        with contextlib.suppress(pymysql.Error):
+            connection.close()
+
+
+def test_nor_does_an_asynchronous_one(bank: Bank, decisions: Path, in_the_way: InTheWay) -> None:
+    asyncio.run(_nor_does_an_asynchronous_one(bank, decisions, in_the_way))
+
+
+async def _nor_does_an_asynchronous_one(bank: Bank, decisions: Path, in_the_way: InTheWay) -> None:
+    import aiomysql  # type: ignore[import-untyped]  # it has no types
+
+    parameters = dict(bank.mariadb.parameters)
+    parameters["db"] = parameters.pop("database")
+    async with AsyncCoordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
+        connection = await aiomysql.connect(**parameters, autocommit=True)
+        tx = coordinator.transaction(timeout=1.0)
+        await (await tx.enlist("orders")).execute(PG_OUT)
+        async with (await tx.enlist(connection, resource="stock")).cursor() as cursor:
+            await cursor.execute(MY_IN)
+        await asyncio.to_thread(in_the_way.insert, tx.gtid)
+        with pytest.raises(Aborted, match="no answer in time"):
+            await tx.commit()
+        with contextlib.suppress(pymysql.Error, OSError, RuntimeError):
+            async with connection.cursor() as cursor:
+                await cursor.execute("select 42")
+                assert await cursor.fetchall() == ((42,),)
+        connection.close()
