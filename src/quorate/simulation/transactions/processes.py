@@ -17,6 +17,7 @@ from quorate.transactions.flow import Done, Failed, Flow, ask, call, sleep
 from quorate.transactions.logs.kv import KvLog, Riding
 from quorate.transactions.participant import Branch
 from quorate.transactions.recovery import Report, sweep
+from quorate.transactions.sql.habit import STREAK
 from quorate.transactions.sql.mariadb import MariaDBParticipant
 from quorate.transactions.sql.pool import Pool
 from quorate.transactions.sql.postgres import PostgresParticipant
@@ -30,10 +31,16 @@ class Process:
         self.stream = Stream(world.seed, f"process {number}")
         self.connections: list[SimSession] = []
         self.participants: dict[str, Any] = {}
+        habits = Stream(world.seed, f"habits {number}")
         for server in world.servers:
             kind = PostgresParticipant if isinstance(server, SimPostgres) else MariaDBParticipant
             pool = Pool(server.name, cast(Any, lambda server=server: self._connect(server)))
-            self.participants[server.name] = kind(server.name, pool, (server.name, 1, "db"))
+            participant = kind(server.name, pool, (server.name, 1, "db"))
+            if habits.chance(0.5):
+                # as after some transactions that wrote
+                for _ in range(STREAK):
+                    participant.habit.wrote()
+            self.participants[server.name] = participant
         self.log = KvLog(cast(Any, world.store), SPACE)
         skew = world.options["skew"] / SECOND if "skew" in world.options["enabled"] else 0.0
         self.skew = (self.stream.between(0, 2000) / 1000 - 1) * skew

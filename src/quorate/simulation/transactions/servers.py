@@ -25,7 +25,7 @@ ACTIVE, PREPARED, ENDED = "active", "prepared", "ended"
 class Txn:
     """``name``: the branch's (gid or xid). ``owner``: the connection that it is bound to; 0 for none."""
 
-    __slots__ = ("failed", "kind", "lock", "lost", "name", "number", "owner", "releasing", "state", "wrote")
+    __slots__ = ("failed", "kind", "lock", "lost", "name", "number", "owner", "releasing", "state", "witness", "wrote")
 
     def __init__(self, name: str, lock: str, owner: int) -> None:
         self.name = name
@@ -34,6 +34,9 @@ class Txn:
         self.state = ACTIVE
         self.number = 0
         self.wrote = False
+        """A program's work."""
+        self.witness = False
+        """A row of the adapter's own."""
         self.failed = False
         self.kind = 0
         """Of its witness."""
@@ -189,6 +192,7 @@ class Server:
 
 class SimSession:
     blocks = False
+    several = True
 
     def __init__(self, server: Server, id_: int) -> None:
         self.connection = self
@@ -275,8 +279,10 @@ class SimPostgres(Server):
                 self.end(txn, committed)
                 return Answer("COMMIT" if committed else "ROLLBACK")
             return Answer(statement.upper())
-        if statement.startswith("prepare transaction"):
-            return self._prepare(txn, statement)
+        question, _, prepare = statement.rpartition("; ")
+        if prepare.startswith("prepare transaction"):
+            asked = self._ask_and_number(txn) if question else []
+            return Answer(self._prepare(txn, prepare).tag, asked)
         if verb in ("commit", "rollback"):
             (name,) = _GID.findall(statement)
             prepared = self.txns.get(name)
@@ -285,6 +291,19 @@ class SimPostgres(Server):
             self.end(prepared, verb == "commit")
             return Answer(f"{verb.upper()} PREPARED")
         return self._question(statement)
+
+    def _ask_and_number(self, txn: Txn | None) -> list[Any]:
+        """The transaction's name, its number if it had one, and its number."""
+        if txn is None:
+            return [("", None, "0")]
+        if txn.failed:
+            raise SqlError("current transaction is aborted (25P02)", "25P02")
+        wrote = str(txn.number) if txn.number else None
+        if not txn.number:
+            self._number += 1
+            txn.number = self._number
+            self.numbers[txn.number] = txn.name
+        return [(txn.name, wrote, str(txn.number))]
 
     def _prepare(self, txn: Txn | None, statement: str) -> Answer:
         (name,) = _GID.findall(statement)
@@ -342,7 +361,7 @@ class SimMariaDB(Server):
         self.loses = 0.0
 
     def remember(self, txn: Txn, committed: bool) -> None:
-        if committed and txn.wrote:
+        if committed and txn.witness:
             self.witnesses[txn.name] = txn.kind
 
     def abandoned(self, txn: Txn) -> None:
@@ -372,7 +391,7 @@ class SimMariaDB(Server):
             assert lock is not None
             self.txns[name] = Txn(name, lock.group(1), session.id)
             return Answer("")
-        if "DECLARE n" in statement:
+        if "DECLARE changed" in statement:
             return self._vote(txn, statement)
         if statement.startswith(
             ("BEGIN NOT ATOMIC XA", "BEGIN NOT ATOMIC BEGIN DECLARE CONTINUE HANDLER FOR SQLEXCEPTION")
@@ -388,7 +407,7 @@ class SimMariaDB(Server):
     def _vote(self, txn: Txn | None, statement: str) -> Answer:
         if txn is None:
             raise SqlError("XAER_NOTA: Unknown XID (1397)", "1397")
-        if not txn.wrote:
+        if not txn.wrote and "DECLARE n" in statement:
             self.end(txn, True)
             return Answer("", [("read only",)])
         if txn.name in self.witnesses:
@@ -397,11 +416,13 @@ class SimMariaDB(Server):
         row = _ROW.search(statement)
         assert row is not None
         txn.kind = int(row.group(4))
+        txn.witness = True
+        said = "yes, and its last statement wrote" if txn.wrote else "yes"
         if "XA PREPARE" in statement:
             txn.state = PREPARED
         else:
             self.end(txn, True)
-        return Answer("", [("yes",)])
+        return Answer("", [(said,)])
 
     def _elsewhere(self, name: str, statement: str) -> Answer:
         txn = self.txns.get(name)

@@ -27,6 +27,8 @@ _CUT_OFF = ("57P01", "57P02", "57P03", "57P05")
 
 class PsycopgSession:
     blocks = False
+    several = True
+    """``execute`` takes several statements in one message, and gives the rows of all."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -27,7 +27,7 @@ _RECORD, _REMOVE, _HORIZON, _SWEEP = range(1, 5)
 ENTRY_MAX = 1 << 20
 _REWRITE_BYTES = 4 << 20
 _AHEAD = 1 << 20
-_READ = 1 << 16
+_READ = 1 << 12
 _MAGIC = b"quorate transactions 1\n"
 
 
@@ -165,19 +165,17 @@ class LocalLog:
 
     def _catch_up(self) -> None:
         """Take what others have written."""
-        data = os.pread(self._descriptor, _READ, self._at)
         if not self._at:
+            data = os.pread(self._descriptor, len(_MAGIC), 0)
             if data and not data.startswith(_MAGIC) and not _MAGIC.startswith(data.rstrip(b"\0")):
                 raise CorruptionError(str(self.path), 0, "this is no decision log")
             if not data.startswith(_MAGIC):
                 os.pwrite(self._descriptor, _MAGIC, 0)
                 self._sync_folder()
             self._at = len(_MAGIC)
-            data = os.pread(self._descriptor, _READ, self._at)
-        if not any(data[: _HEAD.size]):
+        if not any(os.pread(self._descriptor, _HEAD.size, self._at)):
             return
-        size = os.fstat(self._descriptor).st_size
-        data = os.pread(self._descriptor, size - self._at, self._at)
+        data = self._written_since()
         at = 0
         while True:
             entry = _entry(data, at)
@@ -186,10 +184,23 @@ class LocalLog:
             kind, body, end = entry
             self._apply(kind, body)
             at = end
-        if any(data[at:]):
+        if at < len(data):
             self._torn(data, at)
         self._at += at
         self._written += 1
+
+    def _written_since(self) -> bytes:
+        """From where we are to the zeros that were written ahead. After a crash there may be zeros where something is missing, with more behind them, so
+        what is read for the first time is read to the end of the file; what others append meanwhile goes on without a gap."""
+        size = os.fstat(self._descriptor).st_size
+        read = size if self._at == len(_MAGIC) else _READ
+        while True:
+            data = os.pread(self._descriptor, read, self._at)
+            found = data.rstrip(b"\0")
+            # no entry has as many zeros in it as its head is long
+            if len(data) - len(found) >= _HEAD.size or self._at + len(data) >= size:
+                return found
+            read *= 4
 
     def _torn(self, data: bytes, at: int) -> None:
         """Make zeros of what a crash left unfinished. Raises CorruptionError if something whole is behind it: that was written by somebody who had seen

@@ -6,7 +6,8 @@
   elsewhere, its owner is killed and waited for.
 - XAER_NOTA does not say what became of a branch, and MariaDB remembers no outcomes. So every branch that wrote anything inserts a *witness row*: it is there if
   the branch committed. A fence inserts the same row first, and a late prepare fails on it.
-- A branch that wrote nothing commits at once: the session's own count of rows written tells.
+- A branch that wrote nothing commits at once: the session's own count of rows written tells. To read it takes MariaDB longer than all the rest of a
+  vote, so it is not read where branches end with a write anyway: ROW_COUNT tells that for nothing (``habit``).
 - One compound statement does each step, so that a step is one round trip.
 
 MariaDB 10.11: XA Transactions, BEGIN NOT ATOMIC, GET_LOCK. Names are given as hex, for XA takes no parameters.
@@ -21,6 +22,7 @@ from quorate.transactions.flow import Flow, call, now, sleep
 from quorate.transactions.gtid import check_name, parse
 from quorate.transactions.participant import Branch, Outcome, Prepared, Vote
 from quorate.transactions.sql import session as sessions
+from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
 from quorate.transactions.sql.session import Answer, Session, SqlError
 
@@ -47,6 +49,9 @@ _WRITTEN = (
     "(SELECT SUM(VARIABLE_VALUE) FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME IN "
     "('HANDLER_WRITE', 'HANDLER_UPDATE', 'HANDLER_DELETE'))"
 )
+
+
+_WROTE_LAST, _YES, _READ_ONLY = "yes, and its last statement wrote", "yes", "read only"
 
 
 def _hex(text: str) -> str:
@@ -79,6 +84,9 @@ class MariaDBParticipant:
         self._ignored = frozenset(ignore_tables)
         self._table = f"`{self.database.replace('`', '``')}`.{WITNESS}"
         self._sessions: dict[str, Session] = {}
+        self.habit = Habit()
+        self._uncounted: set[str] = set()
+        """Transactions in whose branches no rows were counted at the begin, and so cannot be at the vote."""
         self._checked = False
 
     # ---- work
@@ -93,23 +101,30 @@ class MariaDBParticipant:
         session.attach()
         wait = max(1, round(seconds))
         time = round(branch.gtid.deadline - seconds)
+        if self.habit.steady:
+            written = "NULL"
+            self._uncounted.add(branch.gtid.text)
+        else:
+            written = f"COALESCE(@quorate_written, {_WRITTEN})"
         try:
             yield from self._ask(
                 session,
                 f"BEGIN NOT ATOMIC IF ABS(UNIX_TIMESTAMP() - {time}) > {CLOCKS_SECONDS} THEN "
                 "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'its clock and ours differ by more than a minute'; "
                 f"ELSEIF GET_LOCK({lock_name(branch)}, 0) = 1 THEN "
-                f"SET @quorate_written = COALESCE(@quorate_written, {_WRITTEN}), @quorate_wait = @@innodb_lock_wait_timeout, "
+                f"SET @quorate_written = {written}, @quorate_wait = @@innodb_lock_wait_timeout, "
                 f"SESSION innodb_lock_wait_timeout = {wait}; XA START {xid(branch)}; "
                 "ELSE SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'somebody else holds the lock of this branch'; END IF; END",
                 "begin",
             )
         except SqlError as error:
+            self._uncounted.discard(branch.gtid.text)
             session.detach()
             if error.code == "1400":
                 raise UsageError(f"{self.name}: the connection is in a transaction already ({error})") from error
             raise
         except BaseException:
+            self._uncounted.discard(branch.gtid.text)
             session.detach()
             raise
         self._sessions[branch.gtid.text] = session
@@ -169,12 +184,15 @@ class MariaDBParticipant:
     def _vote(self, branch: Branch, write: str, kind: int) -> str:
         """One statement: ``write`` if rows were written, else commit."""
         name = xid(branch)
+        yes = f"{self._witness(branch, kind)}; XA END {name}; {write} {name}{{}}; "
+        said = f"SELECT IF(changed > 0, '{_WROTE_LAST}', '{_YES}'); "
+        if branch.gtid.text in self._uncounted:
+            return f"BEGIN NOT ATOMIC DECLARE changed BIGINT DEFAULT ROW_COUNT(); {yes}{said}END"
         return (
-            f"BEGIN NOT ATOMIC DECLARE n BIGINT DEFAULT {_WRITTEN}; "
+            f"BEGIN NOT ATOMIC DECLARE changed BIGINT DEFAULT ROW_COUNT(); DECLARE n BIGINT DEFAULT {_WRITTEN}; "
             # fewer, too: FLUSH STATUS begins to count anew
-            f"IF n <> @quorate_written THEN {self._witness(branch, kind)}; XA END {name}; {write} {name}{{}}; "
-            f"SET @quorate_written = n + 1; SELECT 'yes'; "
-            f"ELSE XA END {name}; XA COMMIT {name} ONE PHASE; {self._after(branch)} SELECT 'read only'; END IF; END"
+            f"IF n <> @quorate_written THEN {yes}SET @quorate_written = n + 1; {said}"
+            f"ELSE XA END {name}; XA COMMIT {name} ONE PHASE; {self._after(branch)} SELECT '{_READ_ONLY}'; END IF; END"
         )
 
     def _after(self, branch: Branch) -> str:
@@ -187,7 +205,8 @@ class MariaDBParticipant:
             answer = yield from self._ask(session, self._vote(branch, "XA PREPARE", BRANCH_ROW).format(""), "prepare")
         except SqlError as error:
             raise VotedNo(_said(error, branch), error.code) from error
-        if answer.rows[0][0] == "read only":
+        self._learn(branch, answer)
+        if answer.rows[0][0] == _READ_ONLY:
             self._release(branch)
             return Vote.READ_ONLY
         return Vote.YES
@@ -196,13 +215,20 @@ class MariaDBParticipant:
         session = self._sessions[branch.gtid.text]
         statement = self._vote(branch, "XA COMMIT", ALONE_ROW).format(f" ONE PHASE; {self._after(branch).rstrip(';')}")
         try:
-            yield from self._ask(session, statement, "commit one phase")
+            answer = yield from self._ask(session, statement, "commit one phase")
         except SqlError as error:
             if error.code in _ROLLED_BACK or _is_fenced(error, branch):
                 raise VotedNo(_said(error, branch), error.code) from error
             # which of the statements failed is not told: it may be one after the commit
             raise
+        self._learn(branch, answer)
         self._release(branch)
+
+    def _learn(self, branch: Branch, answer: Answer) -> None:
+        if answer.rows[0][0] == _WROTE_LAST:
+            self.habit.wrote()
+        else:
+            self.habit.did_not(branch.gtid.text not in self._uncounted)
 
     # ---- the end
 
@@ -370,11 +396,13 @@ class MariaDBParticipant:
         return (yield from self.pool.use(lambda session: self._ask(session, statement, what)))
 
     def _release(self, branch: Branch) -> None:
+        self._uncounted.discard(branch.gtid.text)
         session = self._sessions.pop(branch.gtid.text, None)
         if session is not None:
             session.detach()
 
     def _drop(self, branch: Branch) -> None:
+        self._uncounted.discard(branch.gtid.text)
         session = self._sessions.pop(branch.gtid.text, None)
         if session is not None:
             session.hang_up()

@@ -1,7 +1,8 @@
 """PostgreSQL as a participant: PREPARE TRANSACTION, with what its documentation does not tell one to look out for.
 
 - PREPARE TRANSACTION of a failed transaction succeeds and rolls back: only the command's tag tells a yes from a no, and so it does for COMMIT.
-- A transaction that has no number wrote nothing: it commits at once, without a flush.
+- A transaction that has no number wrote nothing: it commits at once, without a flush. Where branches write anyway (``habit``), the question and
+  PREPARE TRANSACTION are one message; the mark and the number are looked at before the vote is told, for whoever is prepared can be rolled back.
 - ``pg_xact_status`` tells later what became of a transaction, if one knows its number: that is the branch's token.
 - Every branch holds a shared advisory lock of its own, so that its session can be found in ``pg_locks`` and ended (fenced). A prepared branch
   holds it without a session.
@@ -25,6 +26,7 @@ from quorate.transactions.flow import Flow, call, now, sleep
 from quorate.transactions.gtid import check_name, parse
 from quorate.transactions.participant import Branch, Outcome, Prepared, Vote
 from quorate.transactions.sql import session as sessions
+from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
 from quorate.transactions.sql.session import Answer, Session, SqlError
 
@@ -60,6 +62,7 @@ class PostgresParticipant:
         self.where = where
         self.pool = pool
         self._sessions: dict[str, Session] = {}
+        self.habit = Habit()
         self._checked = False
 
     # ---- work
@@ -78,8 +81,8 @@ class PostgresParticipant:
         try:
             yield from self._ask(
                 session,
-                f"begin{options}; set local lock_timeout = {max(1, int(seconds * 1000))}; set local {_MARK} = '{gid(branch)}'; "
-                f"select pg_advisory_xact_lock_shared({lock_key(branch)})",
+                f"begin{options}; select set_config('lock_timeout', '{max(1, int(seconds * 1000))}', true), "
+                f"set_config('{_MARK}', '{gid(branch)}', true), pg_advisory_xact_lock_shared({lock_key(branch)})",
                 "begin",
             )
         except BaseException:
@@ -112,21 +115,46 @@ class PostgresParticipant:
     def prepare(self, branch: Branch) -> Flow[Vote]:
         session = self._sessions[branch.gtid.text]
         self._still_open(session)
+        if self.habit.steady and getattr(session, "several", False):
+            yield from self._prepare_at_once(branch, session)
+            return Vote.YES
         number = yield from self._number(branch, session)
         if number is None:
+            self.habit.did_not(asked=True)
             answer = yield from self._ask(session, "commit", "commit, for nothing was written")
             self._expect("COMMIT", answer)
             self._release(branch)
             return Vote.READ_ONLY
+        self.habit.wrote()
         branch.token = number
+        yield from self._preparing(branch, session, "")
+        return Vote.YES
+
+    def _prepare_at_once(self, branch: Branch, session: Session) -> Flow[None]:
+        """PREPARE TRANSACTION gives a number to whoever has none: it is asked for before, for it is the token."""
+        answer = yield from self._preparing(
+            branch,
+            session,
+            f"select current_setting('{_MARK}', true), pg_current_xact_id_if_assigned()::text, pg_current_xact_id()::text; ",
+        )
+        ((mark, wrote, number),) = answer.rows
+        branch.token = str(number)
+        if mark != gid(branch):
+            raise VotedNo(_ENDED)
+        if wrote is None:
+            self.habit.did_not(asked=False)
+
+    def _preparing(self, branch: Branch, session: Session, before: str) -> Flow[Answer]:
         try:
-            answer = yield from self._ask(session, f"prepare transaction '{gid(branch)}'", "prepare transaction")
+            answer = yield from self._ask(
+                session, f"{before}prepare transaction '{gid(branch)}'", "prepare transaction"
+            )
         except SqlError as error:
             if error.code == _PREPARED_OFF:
                 self._checked = False
             raise VotedNo(str(error), error.code) from error
         self._expect("PREPARE TRANSACTION", answer)
-        return Vote.YES
+        return answer
 
     def commit_one_phase(self, branch: Branch) -> Flow[None]:
         session = self._sessions[branch.gtid.text]
