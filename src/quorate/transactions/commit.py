@@ -74,7 +74,15 @@ def commit(
     if len(parts) == 1 and riding is None and hasattr(parts[0].participant, "commit_one_phase"):
         yield from _one_phase(gtid, parts[0])
         return Ended(None, parts, True)
-    voted_yes = yield from _prepare(gtid, parts)
+    voted_yes = yield from prepare(gtid, parts)
+    ended = yield from decided(gtid, voted_yes, log, by, riding)
+    if not early and not ended.applied:
+        yield from applied(ended)
+    return ended
+
+
+def decided(gtid: Gtid, voted_yes: Sequence[Part], log: DecisionLog, by: str, riding: Any = None) -> Flow[Ended]:
+    """The COMMIT of what ``prepare`` gave, not applied yet. Raises Aborted, after everything was rolled back, and InDoubt."""
     if not voted_yes and riding is None:
         return Ended(None, [], True)
     time = yield from now()
@@ -90,10 +98,14 @@ def commit(
     if stands.decision is Decision.ABORT:
         yield from abort(voted_yes)
         raise Aborted(gtid.text, f"aborted by {stands.by}: {stands.reason}")
-    if early:
-        return Ended(stands, voted_yes, False)
-    yield from apply(stands, voted_yes)
-    return Ended(stands, voted_yes, True)
+    return Ended(stands, voted_yes, False)
+
+
+def applied(ended: Ended) -> Flow[None]:
+    """Carry out what ``decided`` gave. Raises NotYetApplied, HeuristicOutcome."""
+    assert ended.decided is not None
+    yield from apply(ended.decided, ended.parts)
+    ended.applied = True
 
 
 def _one_phase(gtid: Gtid, part: Part) -> Flow[None]:
@@ -129,7 +141,7 @@ def _outcome_of(part: Part, until: float) -> Flow[Outcome]:
         pause = min(pause * 2, _AGAIN_SECONDS_MAX)
 
 
-def _prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
+def prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
     """Those that voted yes; raises Aborted, after everything was rolled back, if one did not agree."""
     left = gtid.deadline - (yield from now())
     if left <= 0:

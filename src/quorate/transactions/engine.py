@@ -10,7 +10,7 @@ from typing import Any
 
 from quorate.errors import UsageError
 from quorate.transactions import gtid as gtids
-from quorate.transactions.commit import Ended, Part, abort, apply, commit
+from quorate.transactions.commit import Ended, Part, abort, apply, commit, decided, prepare
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
 from quorate.transactions.flow import Flow, ask
@@ -25,6 +25,7 @@ log = logging.getLogger("quorate.transactions")
 
 ACKNOWLEDGE = ("applied", "decided")
 ACTIVE, COMMITTING, COMMITTED, ABORTED, IN_DOUBT = "active", "committing", "committed", "aborted", "in doubt"
+PREPARED = "prepared"
 SWEEP_SECONDS = 10.0
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
@@ -147,6 +148,7 @@ class Work:
         self.early = early
         self.state = ACTIVE
         self.parts: list[Part] = []
+        self.voted_yes: list[Part] = []
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
         self.riding: Callable[[], Any] = lambda: None
@@ -189,12 +191,45 @@ class Work:
     def commit(self) -> Flow[Ended]:
         """Raises what ``commit.commit`` does."""
         self.check_active()
+        riding = self.riding()
+        return (
+            yield from self._to_its_end(
+                commit(self.gtid, self.parts, self.engine.log, self.engine.by, riding, self.early)
+            )
+        )
+
+    def prepare(self) -> Flow[None]:
+        """The first half of a commit that somebody else has a part in: all have voted, and nothing more can be done in it. ``decide`` or ``rollback``
+        has to follow. Raises Aborted."""
+        self.check_active()
+        self.state = COMMITTING
+        try:
+            self.voted_yes = yield from prepare(self.gtid, self.parts)
+        except BaseException as error:
+            # only a decision could commit it, and nobody but us would write that
+            self.state = ABORTED
+            self.engine.metrics.aborted()
+            log.info("aborted: %s", error, extra={"gtid": self.gtid.text})
+            self.let_go()
+            raise
+        self.state = PREPARED
+
+    def decide(self) -> Flow[Ended]:
+        """The second half. Unless it is applied already, ``apply`` has to follow. What was not prepared yet is, unless one phase will do. Raises Aborted,
+        InDoubt."""
+        decisions, by, riding = self.engine.log, self.engine.by, self.riding()
+        if self.state == PREPARED:
+            return (yield from self._to_its_end(decided(self.gtid, self.voted_yes, decisions, by, riding)))
+        self.check_active()
+        return (yield from self._to_its_end(commit(self.gtid, self.parts, decisions, by, riding, early=True)))
+
+    def _to_its_end(self, flow: Flow[Ended]) -> Flow[Ended]:
         self.state = COMMITTING
         started = time.perf_counter()
         metrics = self.engine.metrics
         applying_later = False
         try:
-            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), self.early)
+            ended = yield from flow
             self.state = COMMITTED
             applying_later = not ended.applied
             metrics.committed(time.perf_counter() - started)

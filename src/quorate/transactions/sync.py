@@ -23,8 +23,8 @@ from typing import Any
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
 from quorate.transactions.commit import Ended
-from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
-from quorate.transactions.flow import ask
+from quorate.transactions.engine import ACTIVE, PREPARED, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.flow import Flow, ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.logs.kv import KvLog
@@ -215,7 +215,7 @@ class Transaction:
 
     @property
     def state(self) -> str:
-        """``active``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
+        """``active``, ``prepared``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
         return self._work.state
 
     def __enter__(self) -> "Transaction":
@@ -260,20 +260,38 @@ class Transaction:
 
     def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
-        coordinator, work = self._coordinator, self._work
+        ended = self._half(self._work.commit())
+        if not ended.applied:
+            self._coordinator.later(lambda: self.apply(ended))
+
+    # ---- a commit in halves, for bridges to what has a two-phase commit of its own
+
+    def prepare(self) -> None:
+        """Have all vote. ``decide`` or ``rollback`` has to follow. Raises Aborted."""
         try:
-            ended: Ended = coordinator.shell.run(work.commit())
+            self._coordinator.shell.run(self._work.prepare())
         except BaseException:
             self._return_sessions()
             raise
-        if not ended.applied:
-            coordinator.later(lambda: self._apply(ended))
-            return
-        self._return_sessions()
-        if ended.decided is not None:
-            coordinator.followed(ended.decided)
 
-    def _apply(self, ended: Ended) -> None:
+    def decide(self) -> Ended:
+        """Take the decision. Unless it is applied already, ``apply`` has to follow. Raises Aborted, InDoubt."""
+        return self._half(self._work.decide())
+
+    def _half(self, flow: Flow[Ended]) -> Ended:
+        try:
+            ended = self._coordinator.shell.run(flow)
+        except BaseException:
+            self._return_sessions()
+            raise
+        if ended.applied:
+            self._return_sessions()
+            if ended.decided is not None:
+                self._coordinator.followed(ended.decided)
+        return ended
+
+    def apply(self, ended: Ended) -> None:
+        """Carry out what was decided; what cannot be reached is left to recovery."""
         try:
             record = self._coordinator.shell.run(self._work.apply(ended))
         finally:
@@ -282,7 +300,8 @@ class Transaction:
             self._coordinator.followed(record)
 
     def rollback(self) -> None:
-        self._work.check_active()
+        if self._work.state != PREPARED:
+            self._work.check_active()
         try:
             self._coordinator.shell.run(self._work.rollback())
         finally:
