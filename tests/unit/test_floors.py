@@ -41,7 +41,17 @@ CLIENTS = (
     "kv/client",
     *(
         f"transactions/{name}"
-        for name in ("aio.py", "databases.py", "drivers", "engine.py", "logs/local.py", "shells", "sync.py", "zope.py")
+        for name in (
+            "aio.py",
+            "conformance",
+            "databases.py",
+            "drivers",
+            "engine.py",
+            "logs/local.py",
+            "shells",
+            "sync.py",
+            "zope.py",
+        )
     ),
 )
 """Client libraries run in the user's program, on its event loop: they are no part of a server."""
