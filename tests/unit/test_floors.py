@@ -26,16 +26,32 @@ FLOORS = {
     "cli": 5,
     "__main__": 6,
 }
-BESIDE_ALLOWED = {("runtime", "storage"), ("binary", "errors"), ("simulation", "verification"), ("transactions", "kv")}
+BESIDE_ALLOWED = {
+    ("runtime", "storage"),
+    ("binary", "errors"),
+    ("simulation", "verification"),
+    ("transactions", "kv"),
+    ("transactions", "optimistic"),
+}
 """Parts of one floor of which the first may use the second (the files of the running system are a disk of storage's kind; transactions, a library
-like the store's client, keep their decisions with that client)."""
+like the store's client, keep their decisions with that client, and ask what is a conflict)."""
 
 SANS_IO = ("binary", "storage", "consensus", "zookeeper", "kv", "transactions")
 CLIENTS = (
     "kv/client",
     *(
         f"transactions/{name}"
-        for name in ("aio.py", "databases.py", "drivers", "engine.py", "logs/local.py", "shells", "sync.py")
+        for name in (
+            "aio.py",
+            "conformance",
+            "databases.py",
+            "drivers",
+            "engine.py",
+            "logs/local.py",
+            "shells",
+            "sync.py",
+            "zope.py",
+        )
     ),
 )
 """Client libraries run in the user's program, on its event loop: they are no part of a server."""

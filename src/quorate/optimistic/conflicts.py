@@ -17,6 +17,8 @@ LOCK_WAIT_TIMEOUT = 1205
 """Of MariaDB and MySQL. By default only the statement was rolled back: a conflict only where the function rolls back whatever happens."""
 _CODED_MODULES = ("pymysql", "MySQLdb", "mariadb", "mysql", "aiomysql", "asyncmy")
 _NAMED = frozenset((("sqlalchemy", "StaleDataError"), ("kazoo", "BadVersionError")))
+_PARTICIPANT = ("quorate.transactions.errors", "ParticipantError")
+"""Its ``code`` is what the database said, whichever it is."""
 _DEPTH = 8
 
 
@@ -38,6 +40,9 @@ def _is_one(error: BaseException, codes: frozenset[int]) -> bool:
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(state, str) and state in SQLSTATES:
         return True
+    if any((base.__module__, base.__name__) == _PARTICIPANT for base in kind.__mro__):
+        code = getattr(error, "code", "")
+        return code in SQLSTATES or (code.isdigit() and int(code) in codes)
     if kind.__module__.partition(".")[0] in _CODED_MODULES:
         code = getattr(error, "errno", None)
         if not isinstance(code, int):

@@ -24,7 +24,7 @@ from typing import Any
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
 from quorate.transactions.commit import Ended
-from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -215,10 +215,10 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            if self._work.state == ACTIVE:
+            if self._work.state in OPEN:
                 await self.rollback()
             return
-        if self._work.state == ACTIVE:
+        if self._work.state in OPEN:
             await self.commit()
 
     async def enlist(self, what: Any, resource: Any = None) -> Any:
@@ -280,7 +280,6 @@ class Transaction:
             self._coordinator.followed(record)
 
     async def rollback(self) -> None:
-        self._work.check_active()
         await asyncio.shield(self._coordinator.in_background(self._rollback()))
 
     async def _rollback(self) -> None:
@@ -290,9 +289,9 @@ class Transaction:
             self._return_sessions()
 
     def _return_sessions(self) -> None:
-        borrowed, self._work.borrowed = self._work.borrowed, []
-        for participant, session in borrowed:
-            self._coordinator.give_back(participant, session)
+        """Unless somebody else is ending the transaction with them."""
+        while self._work.borrowed and not self._work.busy:
+            self._coordinator.give_back(*self._work.borrowed.pop())
 
 
 class AsyncKv:

@@ -11,7 +11,7 @@ from typing import Any
 
 from quorate.errors import UsageError
 from quorate.transactions import gtid as gtids
-from quorate.transactions.commit import Ended, Part, abort, apply, commit
+from quorate.transactions.commit import Ended, Part, abort, apply, commit, commit_prepared, prepare
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
 from quorate.transactions.flow import Flow, ask
@@ -26,6 +26,8 @@ log = logging.getLogger("quorate.transactions")
 
 ACKNOWLEDGE = ("applied", "decided")
 ACTIVE, COMMITTING, COMMITTED, ABORTED, IN_DOUBT = "active", "committing", "committed", "aborted", "in doubt"
+PREPARED = "prepared"
+OPEN = (ACTIVE, PREPARED)
 SWEEP_SECONDS = 10.0
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
@@ -149,8 +151,12 @@ class Work:
         self.gtid = gtid
         self.early = early
         self.state = ACTIVE
+        self.busy = False
+        """Its sessions are in use for its end."""
         self._ending = threading.Lock()
         self.parts: list[Part] = []
+        self.voted_yes: list[Part] = []
+        """Once it is prepared."""
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
         self.riding: Callable[[], Any] = lambda: None
@@ -190,20 +196,48 @@ class Work:
         self.parts.append(Part(branch, participant))
         return given
 
-    def _leave_active(self, state: str) -> None:
-        """Of several who want to end it, on several threads or tasks, one may. Raises UsageError."""
+    def _leave_open(self, state: str) -> str:
+        """Of several who want to end it, on several threads or tasks, one may. The state it was in. Raises UsageError."""
+        with self._ending:
+            before = self.state
+            if before not in OPEN:
+                self.check_active()
+            self.state = state
+            self.busy = True
+        return before
+
+    def prepare(self) -> Flow[None]:
+        """The first half of a commit that somebody else has a part in: all have voted, and nothing more can be done in it. ``commit`` or ``rollback``
+        has to follow. Raises Aborted, HeuristicOutcome."""
         with self._ending:
             self.check_active()
-            self.state = state
+            self.state = COMMITTING
+            self.busy = True
+        try:
+            self.voted_yes = yield from prepare(self.gtid, self.parts, self.engine.log, self.engine.by)
+        except BaseException as error:
+            # only a decision could commit it, and nobody but us would write that
+            self.state = ABORTED
+            self.engine.metrics.aborted()
+            log.info("aborted: %s", error, extra={"gtid": self.gtid.text})
+            self.let_go()
+            raise
+        self.state = PREPARED
 
-    def commit(self) -> Flow[Ended]:
-        """Raises what ``commit.commit`` does."""
-        self._leave_active(COMMITTING)
+    def commit(self, early: bool | None = None) -> Flow[Ended]:
+        """Of one that is prepared the second half. ``early``: see ``commit.commit``; raises what that does."""
+        decisions, by = self.engine.log, self.engine.by
+        early = self.early if early is None else early
+        was_prepared = self._leave_open(COMMITTING) == PREPARED
         started = time.perf_counter()
         metrics = self.engine.metrics
         applying_later = False
         try:
-            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), self.early)
+            riding = self.riding()
+            if was_prepared:
+                ended = yield from commit_prepared(self.gtid, self.voted_yes, decisions, by, riding, early)
+            else:
+                ended = yield from commit(self.gtid, self.parts, decisions, by, riding, early)
             self.state = COMMITTED
             applying_later = not ended.applied
             metrics.committed(time.perf_counter() - started)
@@ -253,10 +287,10 @@ class Work:
         return ended.decided
 
     def rollback(self) -> Flow[None]:
-        self._leave_active(ABORTED)
+        parts = self.voted_yes if self._leave_open(ABORTED) == PREPARED else self.parts
         self.engine.metrics.aborted()
         try:
-            yield from abort(self.parts)
+            yield from abort(parts)
         finally:
             self.let_go()
 
@@ -265,6 +299,7 @@ class Work:
         for part in self.parts:
             if hasattr(part.participant, "let_go"):
                 part.participant.let_go(part.branch)
+        self.busy = False
 
 
 def _early(acknowledge: str) -> bool:

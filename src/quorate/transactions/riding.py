@@ -1,5 +1,6 @@
 """What a transaction reads and writes in the store where the decisions lie: it rides in the decision itself, so that the store needs no prepare."""
 
+from collections.abc import Callable
 from typing import Any
 
 from quorate.kv.client.records import Item, delete, key_bytes, modified_at, put, version_is
@@ -27,6 +28,17 @@ class Rider:
     def _expect(self, key: str | bytes, version: int | None) -> None:
         if version is not None:
             self._conditions["write", key_bytes(key)] = version_is(key, version)
+
+    def mark(self) -> Callable[[], None]:
+        """What takes back all that is written from now on; what was read has to hold all the same."""
+        conditions, writes = dict(self._conditions), dict(self._writes)
+
+        def undo() -> None:
+            reads = {which: condition for which, condition in self._conditions.items() if which[0] == "read"}
+            self._conditions = reads | {which: found for which, found in conditions.items() if which[0] == "write"}
+            self._writes = dict(writes)
+
+        return undo
 
     def riding(self) -> Any:
         """None if nothing was read or written."""

@@ -23,8 +23,8 @@ from typing import Any
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
 from quorate.transactions.commit import Ended
-from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
-from quorate.transactions.flow import ask
+from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.flow import Flow, ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.logs.kv import KvLog
@@ -215,7 +215,7 @@ class Transaction:
 
     @property
     def state(self) -> str:
-        """``active``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
+        """``active``, ``prepared``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
         return self._work.state
 
     def __enter__(self) -> "Transaction":
@@ -226,10 +226,10 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            if self._work.state == ACTIVE:
+            if self._work.state in OPEN:
                 self.rollback()
             return
-        if self._work.state == ACTIVE:
+        if self._work.state in OPEN:
             self.commit()
 
     def enlist(self, what: Any, resource: Any = None) -> Any:
@@ -260,20 +260,38 @@ class Transaction:
 
     def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
-        coordinator, work = self._coordinator, self._work
+        ended = self._half(self._work.commit())
+        if not ended.applied:
+            self._coordinator.later(lambda: self.apply(ended))
+
+    # ---- a commit in halves, for bridges to what has a two-phase commit of its own
+
+    def prepare(self) -> None:
+        """Have all vote. ``decide`` or ``rollback`` has to follow. Raises Aborted."""
         try:
-            ended: Ended = coordinator.shell.run(work.commit())
+            self._coordinator.shell.run(self._work.prepare())
         except BaseException:
             self._return_sessions()
             raise
-        if not ended.applied:
-            coordinator.later(lambda: self._apply(ended))
-            return
-        self._return_sessions()
-        if ended.decided is not None:
-            coordinator.followed(ended.decided)
 
-    def _apply(self, ended: Ended) -> None:
+    def decide(self) -> Ended:
+        """Take the decision. Unless it is applied already, ``apply`` has to follow. Raises Aborted, InDoubt."""
+        return self._half(self._work.commit(early=True))
+
+    def _half(self, flow: Flow[Ended]) -> Ended:
+        try:
+            ended = self._coordinator.shell.run(flow)
+        except BaseException:
+            self._return_sessions()
+            raise
+        if ended.applied:
+            self._return_sessions()
+            if ended.decided is not None:
+                self._coordinator.followed(ended.decided)
+        return ended
+
+    def apply(self, ended: Ended) -> None:
+        """Carry out what was decided; what cannot be reached is left to recovery."""
         try:
             record = self._coordinator.shell.run(self._work.apply(ended))
         finally:
@@ -282,16 +300,15 @@ class Transaction:
             self._coordinator.followed(record)
 
     def rollback(self) -> None:
-        self._work.check_active()
         try:
             self._coordinator.shell.run(self._work.rollback())
         finally:
             self._return_sessions()
 
     def _return_sessions(self) -> None:
-        borrowed, self._work.borrowed = self._work.borrowed, []
-        for participant, session in borrowed:
-            self._coordinator.give_back(participant, session)
+        """Unless somebody else is ending the transaction with them."""
+        while self._work.borrowed and not self._work.busy:
+            self._coordinator.give_back(*self._work.borrowed.pop())
 
 
 class Kv:

@@ -9,6 +9,7 @@ from kazoo.exceptions import BadVersionError, NoNodeError
 from quorate.errors import UsageError
 from quorate.kv.client import Conflict
 from quorate.optimistic import GaveUp, Retry, is_conflict, retry
+from quorate.transactions import VotedNo
 
 
 class Time:
@@ -175,6 +176,10 @@ def of(module: str, name: str, *arguments: object, **attributes: object) -> Exce
         (of("pymysql.err", "OperationalError", 1205, "Lock wait timeout"), False),
         (of("mysql.connector.errors", "InternalError", errno=1213), True),
         (of("elsewhere", "OperationalError", 1213), False),
+        (VotedNo("could not serialize access (40001)", "40001"), True),
+        (VotedNo("MariaDB rolled the branch back (1213)", "1213"), True),
+        (VotedNo("MariaDB waited for a lock (1205)", "1205"), False),
+        (VotedNo("a statement failed, and so did the transaction with it"), False),
         (of("sqlalchemy.exc", "OperationalError", orig=of("psycopg.errors", "SerializationFailure", sqlstate="40001")), True),
         (ExceptionGroup("several", [KeyError(), Conflict([])]), True),
         (ValueError(), False),
