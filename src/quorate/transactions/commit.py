@@ -74,7 +74,14 @@ def commit(
     if len(parts) == 1 and riding is None and hasattr(parts[0].participant, "commit_one_phase"):
         yield from _one_phase(gtid, parts[0])
         return Ended(None, parts, True)
-    voted_yes = yield from _prepare(gtid, parts)
+    voted_yes = yield from prepare(gtid, parts)
+    return (yield from commit_prepared(gtid, voted_yes, log, by, riding, early))
+
+
+def commit_prepared(
+    gtid: Gtid, voted_yes: Sequence[Part], log: DecisionLog, by: str, riding: Any = None, early: bool = False
+) -> Flow[Ended]:
+    """The second half of ``commit``, with what ``prepare`` gave. Raises as ``commit`` does."""
     if not voted_yes and riding is None:
         return Ended(None, [], True)
     time = yield from now()
@@ -129,7 +136,7 @@ def _outcome_of(part: Part, until: float) -> Flow[Outcome]:
         pause = min(pause * 2, _AGAIN_SECONDS_MAX)
 
 
-def _prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
+def prepare(gtid: Gtid, parts: Sequence[Part]) -> Flow[list[Part]]:
     """Those that voted yes; raises Aborted, after everything was rolled back, if one did not agree."""
     left = gtid.deadline - (yield from now())
     if left <= 0:

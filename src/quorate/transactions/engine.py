@@ -10,7 +10,7 @@ from typing import Any
 
 from quorate.errors import UsageError
 from quorate.transactions import gtid as gtids
-from quorate.transactions.commit import Ended, Part, abort, apply, commit
+from quorate.transactions.commit import Ended, Part, abort, apply, commit, commit_prepared, prepare
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
 from quorate.transactions.flow import Flow, ask
@@ -25,6 +25,8 @@ log = logging.getLogger("quorate.transactions")
 
 ACKNOWLEDGE = ("applied", "decided")
 ACTIVE, COMMITTING, COMMITTED, ABORTED, IN_DOUBT = "active", "committing", "committed", "aborted", "in doubt"
+PREPARED = "prepared"
+OPEN = (ACTIVE, PREPARED)
 SWEEP_SECONDS = 10.0
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
@@ -147,6 +149,8 @@ class Work:
         self.early = early
         self.state = ACTIVE
         self.parts: list[Part] = []
+        self.voted_yes: list[Part] | None = None
+        """Once it is prepared."""
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
         self.riding: Callable[[], Any] = lambda: None
@@ -160,6 +164,10 @@ class Work:
 
     def check_active(self) -> None:
         if self.state != ACTIVE:
+            raise UsageError(f"transaction {self.gtid.text} is {self.state}: nothing can be done in it any more")
+
+    def check_open(self) -> None:
+        if self.state not in OPEN:
             raise UsageError(f"transaction {self.gtid.text} is {self.state}: nothing can be done in it any more")
 
     def find(self, what: Any, resource: Any) -> tuple[Any, Session | None, Part | None]:
@@ -186,15 +194,32 @@ class Work:
         self.parts.append(Part(branch, participant))
         return given
 
+    def prepare(self) -> Flow[None]:
+        """The first phase alone, for those who have to know the votes before they say whether to commit. Raises Aborted."""
+        self.check_active()
+        try:
+            self.voted_yes = yield from prepare(self.gtid, self.parts)
+        except Aborted as error:
+            self.state = ABORTED
+            self.engine.metrics.aborted()
+            log.info("aborted: %s", error, extra={"gtid": self.gtid.text})
+            self.let_go()
+            raise
+        self.state = PREPARED
+
     def commit(self) -> Flow[Ended]:
         """Raises what ``commit.commit`` does."""
-        self.check_active()
+        self.check_open()
         self.state = COMMITTING
         started = time.perf_counter()
         metrics = self.engine.metrics
         applying_later = False
         try:
-            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), self.early)
+            decisions, by = self.engine.log, self.engine.by
+            if self.voted_yes is None:
+                ended = yield from commit(self.gtid, self.parts, decisions, by, self.riding(), self.early)
+            else:
+                ended = yield from commit_prepared(self.gtid, self.voted_yes, decisions, by, self.riding(), self.early)
             self.state = COMMITTED
             applying_later = not ended.applied
             metrics.committed(time.perf_counter() - started)
@@ -242,7 +267,7 @@ class Work:
         self.state = ABORTED
         self.engine.metrics.aborted()
         try:
-            yield from abort(self.parts)
+            yield from abort(self.parts if self.voted_yes is None else self.voted_yes)
         finally:
             self.let_go()
 

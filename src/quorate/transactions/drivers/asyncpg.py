@@ -17,6 +17,8 @@ class AsyncpgSession:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._hung_up = False
+        self.begin_options = ""
+        """What a transaction is begun with, such as " isolation level serializable"."""
 
     def state(self) -> str:
         if self._hung_up or self.connection.is_closed():
