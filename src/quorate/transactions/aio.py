@@ -19,11 +19,12 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
 from quorate.transactions.commit import Ended
+from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
@@ -35,6 +36,9 @@ from quorate.transactions.recovery import KEEP_SECONDS, Report
 from quorate.transactions.riding import Rider
 from quorate.transactions.shells.aio import Shell, Watch, _nobody
 from quorate.transactions.sql.session import Session
+
+if TYPE_CHECKING:
+    from quorate.transactions.sqlalchemy.enlisted import Enlisted
 
 log = logging.getLogger("quorate.transactions")
 _CLOSE_SECONDS = 5.0
@@ -126,6 +130,12 @@ class Coordinator:
         """For ``async with``."""
         return Transaction(self, self.engine.new_gtid(timeout), early_of(self.engine, acknowledge))
 
+    def bind(self, engine: Any, participant: Any = None, *, timeout: float | None = None) -> Any:
+        """Make this coordinator decide the two-phase transactions of a SQLAlchemy engine, see ``quorate.transactions.sqlalchemy``. The engine."""
+        from quorate.transactions.sqlalchemy import bind
+
+        return bind(self, engine, participant, timeout=timeout)
+
     def in_background(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -197,6 +207,7 @@ class Transaction:
         self._coordinator = coordinator
         self._work = Work(coordinator.engine, gtid, early)
         self._kv: AsyncKv | None = None
+        self._enlisted: Enlisted | None = None
 
     @property
     def gtid(self) -> str:
@@ -226,8 +237,14 @@ class Transaction:
         for which a connection is opened. The connection, in the transaction; of other participants what their ``begin`` gives.
 
         ``resource``: which participant a connection belongs to, where that cannot be seen from it. Raises UsageError, ConfigurationError,
-        ParticipantError, Aborted if the time is up.
+        ParticipantError, Aborted if the time is up. Engines, connections and sessions of SQLAlchemy: see ``quorate.transactions.sqlalchemy``.
         """
+        if is_sqlalchemys(what):
+            from quorate.transactions.sqlalchemy.enlisted import Enlisted, in_greenlet
+
+            if self._enlisted is None:
+                self._enlisted = Enlisted(self)
+            return await in_greenlet(self._enlisted.enlist, what, resource)
         work = self._work
         participant, session, part = work.find(what, resource)
         if part is not None:
@@ -252,8 +269,28 @@ class Transaction:
             self._work.riding = self._kv.rider.riding
         return self._kv
 
+    async def prepare(self) -> None:
+        """The first half of a commit alone: after it the transaction can only be committed or rolled back. Raises Aborted."""
+        await asyncio.shield(self._coordinator.in_background(self._prepare()))
+
+    async def _prepare(self) -> None:
+        try:
+            await self._coordinator.shell.run(self._work.prepare())
+        except BaseException:
+            self._return_sessions()
+            raise
+
     async def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
+        if self._enlisted is None:
+            await self.end_by_commit()
+        else:
+            from quorate.transactions.sqlalchemy.enlisted import in_greenlet
+
+            await in_greenlet(self._enlisted.commit)
+
+    async def end_by_commit(self) -> None:
+        """``commit`` without SQLAlchemy's part in it."""
         # whoever is cancelled while it is decided leaves it to its end
         await asyncio.shield(self._coordinator.in_background(self._commit()))
 
@@ -280,6 +317,15 @@ class Transaction:
             self._coordinator.followed(record)
 
     async def rollback(self) -> None:
+        if self._enlisted is None:
+            await self.end_by_rollback()
+        else:
+            from quorate.transactions.sqlalchemy.enlisted import in_greenlet
+
+            await in_greenlet(self._enlisted.rollback)
+
+    async def end_by_rollback(self) -> None:
+        """``rollback`` without SQLAlchemy's part in it."""
         await asyncio.shield(self._coordinator.in_background(self._rollback()))
 
     async def _rollback(self) -> None:

@@ -169,7 +169,14 @@ class Work:
         return left
 
     def check_active(self) -> None:
-        if self.state != ACTIVE:
+        self._check(ACTIVE)
+
+    def check_open(self) -> None:
+        """It is neither ended nor about to be."""
+        self._check(*OPEN)
+
+    def _check(self, *states: str) -> None:
+        if self.state not in states:
             raise UsageError(f"transaction {self.gtid.text} is {self.state}: nothing can be done in it any more")
 
     def find(self, what: Any, resource: Any) -> tuple[Any, Session | None, Part | None]:
@@ -199,10 +206,8 @@ class Work:
     def _leave_open(self, state: str) -> str:
         """Of several who want to end it, on several threads or tasks, one may. The state it was in. Raises UsageError."""
         with self._ending:
-            before = self.state
-            if before not in OPEN:
-                self.check_active()
-            self.state = state
+            self.check_open()
+            before, self.state = self.state, state
             self.busy = True
         return before
 

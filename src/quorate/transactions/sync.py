@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
 from quorate.transactions.commit import Ended
+from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import Flow, ask
 from quorate.transactions.gtid import Gtid
@@ -35,6 +36,9 @@ from quorate.transactions.riding import Rider
 from quorate.transactions.shells.aio import Watch, _nobody
 from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sql.session import Session
+
+if TYPE_CHECKING:
+    from quorate.transactions.sqlalchemy.enlisted import Enlisted
 
 log = logging.getLogger("quorate.transactions")
 _BATCH_SECONDS = 0.1
@@ -123,6 +127,12 @@ class Coordinator:
         """For ``with``."""
         return Transaction(self, self.engine.new_gtid(timeout), early_of(self.engine, acknowledge))
 
+    def bind(self, engine: Any, participant: Any = None, *, timeout: float | None = None) -> Any:
+        """Make this coordinator decide the two-phase transactions of a SQLAlchemy engine, see ``quorate.transactions.sqlalchemy``. The engine."""
+        from quorate.transactions.sqlalchemy import bind
+
+        return bind(self, engine, participant, timeout=timeout)
+
     def session(self, participant: Any) -> Session | None:
         """One for a transaction that was not handed a connection; None for participants that have none."""
         if not hasattr(participant, "connect"):
@@ -208,6 +218,7 @@ class Transaction:
         self._coordinator = coordinator
         self._work = Work(coordinator.engine, gtid, early)
         self._kv: Kv | None = None
+        self._enlisted: Enlisted | None = None
 
     @property
     def gtid(self) -> str:
@@ -234,6 +245,12 @@ class Transaction:
 
     def enlist(self, what: Any, resource: Any = None) -> Any:
         """See ``aio.Transaction.enlist``."""
+        if is_sqlalchemys(what):
+            if self._enlisted is None:
+                from quorate.transactions.sqlalchemy.enlisted import Enlisted
+
+                self._enlisted = Enlisted(self)
+            return self._enlisted.enlist(what, resource)
         work = self._work
         participant, session, part = work.find(what, resource)
         if part is not None:
@@ -260,6 +277,13 @@ class Transaction:
 
     def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
+        if self._enlisted is None:
+            self.end_by_commit()
+        else:
+            self._enlisted.commit()
+
+    def end_by_commit(self) -> None:
+        """``commit`` without SQLAlchemy's part in it."""
         ended = self._half(self._work.commit())
         if not ended.applied:
             self._coordinator.later(lambda: self.apply(ended))
@@ -267,7 +291,7 @@ class Transaction:
     # ---- a commit in halves, for bridges to what has a two-phase commit of its own
 
     def prepare(self) -> None:
-        """Have all vote. ``decide`` or ``rollback`` has to follow. Raises Aborted."""
+        """Have all vote: after it the transaction can only be committed or rolled back. Raises Aborted."""
         try:
             self._coordinator.shell.run(self._work.prepare())
         except BaseException:
@@ -300,6 +324,13 @@ class Transaction:
             self._coordinator.followed(record)
 
     def rollback(self) -> None:
+        if self._enlisted is None:
+            self.end_by_rollback()
+        else:
+            self._enlisted.rollback()
+
+    def end_by_rollback(self) -> None:
+        """``rollback`` without SQLAlchemy's part in it."""
         try:
             self._coordinator.shell.run(self._work.rollback())
         finally:

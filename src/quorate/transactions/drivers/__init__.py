@@ -41,6 +41,11 @@ def session_for(connection: Any) -> tuple[str, Session]:
     )
 
 
+def is_sqlalchemys(what: Any) -> bool:
+    """Whether that is an engine, a connection or a session of SQLAlchemy's, which nobody needs to have."""
+    return any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(what).__mro__)
+
+
 def shut_down(descriptor: int) -> None:
     """End both directions of a socket that somebody else owns: whoever waits on it sees its end."""
     try:

@@ -19,6 +19,8 @@ class AsyncpgSession:
         self._hung_up = False
         self._asked = False
         """Its answer is still to come, or nobody took it."""
+        self.begin_options = ""
+        """What a transaction is begun with, such as " isolation level serializable"."""
 
     def state(self) -> str:
         if self._hung_up or self._asked or self.connection.is_closed():
