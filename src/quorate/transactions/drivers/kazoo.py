@@ -98,8 +98,8 @@ def check_path(path: Any) -> str:
 
 
 class Ensemble:
-    """``client``: a KazooClient that somebody else starts and stops, or an address, ``zookeeper://host:port,host:port/chroot``, which is connected to when
-    there is something to ask. ``seconds``: how long an answer is waited for.
+    """``client``: a KazooClient that somebody else starts and stops, or an address, ``zookeeper://host:port,host:port/chroot``, which is connected to in the
+    background from now on. ``seconds``: how long an answer is waited for.
 
     Raises UsageError.
     """
@@ -110,11 +110,12 @@ class Ensemble:
         self.client: Any = _client_for(client) if isinstance(client, str) else client
         self.name = ",".join(f"{host}:{port}" for host, port in self.client.hosts)
         self._guard = threading.Lock()
-        self._started = not self._own
         self._closed = False
         self._connected = threading.Event()
         self.client.add_listener(self._state_changed)
-        if self.client.connected:
+        if self._own:
+            self.client.start_async()
+        elif self.client.connected:
             self._connected.set()
 
     def _state_changed(self, state: Any) -> None:
@@ -125,12 +126,8 @@ class Ensemble:
             self._connected.clear()
 
     def _connect(self, until: float) -> None:
-        with self._guard:
-            if self._closed:
-                raise EnsembleError(f"the connection to ZooKeeper at {self.name} is closed")
-            if not self._started:
-                self._started = True
-                self.client.start_async()
+        if self._closed:
+            raise EnsembleError(f"the connection to ZooKeeper at {self.name} is closed")
         if not self._connected.wait(max(0.0, until - time.monotonic())):
             how = "" if self._own else f"; the KazooClient is {self.client.client_state}, and whoever made it starts it"
             raise EnsembleError(f"no connection to ZooKeeper at {self.name} in {self.seconds:g} s{how}")
@@ -139,7 +136,7 @@ class Ensemble:
         self.client.remove_listener(self._state_changed)
         with self._guard:
             closed, self._closed = self._closed, True
-        if self._own and self._started and not closed:
+        if self._own and not closed:
             self.client.stop()
             self.client.close()
 
