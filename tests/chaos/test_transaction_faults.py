@@ -17,6 +17,7 @@ import pytest
 from tests.chaos.txn_worker import AMOUNT, coordinator_of, move
 from tests.support.bank import ACCOUNTS, START, Bank, until
 from tests.support.databases import MariaDB, Postgres, why_no_mariadb, why_no_postgres
+from tests.support.ensembles import OURS, THEIRS, Ensemble
 from tests.support.kvcluster import KvCluster
 
 from quorate.errors import QuorateError
@@ -43,6 +44,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvCluster]:
     with KvCluster(tmp_path_factory.mktemp("store")) as cluster:
         cluster.steady()
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
+    with Ensemble([OURS] * 3, tmp_path_factory.mktemp(OURS)) as ensemble:
+        yield ensemble
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
+    with Ensemble([THEIRS] * 3, tmp_path_factory.mktemp(THEIRS)) as ensemble:
+        yield ensemble
 
 
 class Stage:
@@ -109,12 +122,19 @@ class Stage:
             assert outcome == "doubt" or (outcome == "committed") == moved, f"{point}: told {outcome}, {pg} and {my}"
 
 
-@pytest.fixture(params=["local", "replicated"])
+@pytest.fixture(params=["local", "replicated", "ours", "theirs"])
 def stage(request: pytest.FixtureRequest, bank: Bank, tmp_path: Path) -> Stage:
+    """``ours`` and ``theirs``: in a ZooKeeper ensemble."""
     if request.param == "local":
         return Stage(bank, str(tmp_path / "decisions"))
-    cluster: KvCluster = request.getfixturevalue("store")
-    return Stage(bank, ",".join(cluster.addresses))
+    if request.param == "replicated":
+        cluster: KvCluster = request.getfixturevalue("store")
+        return Stage(bank, ",".join(cluster.addresses))
+    ensemble: Ensemble = request.getfixturevalue(request.param)
+    made = Stage(bank, f"zookeeper://{ensemble.addresses}")
+    # each coordinator opens a session, all at once
+    made.task["timeout"] = 5.0
+    return made
 
 
 def test_the_coordinator_dies_at_every_point(stage: Stage) -> None:
@@ -195,6 +215,22 @@ def test_the_stores_leader_dies_at_every_point(bank: Bank, store: KvCluster) -> 
     parked.end()
     store.start(leader)
     store.steady()
+    stage.recover()
+    stage.judge(points, parked.told)
+    assert set(parked.told.values()) == {"committed"}
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_the_ensembles_leader_dies_at_every_point(request: pytest.FixtureRequest, bank: Bank, kind: str) -> None:
+    ensemble: Ensemble = request.getfixturevalue(kind)
+    stage = Stage(bank, f"zookeeper://{ensemble.addresses}")
+    stage.task["timeout"] = 20.0
+    points = stage.points()
+    parked = Parked(stage, points)
+    leader = ensemble.leader()
+    leader.kill()
+    parked.end()
+    ensemble.start()
     stage.recover()
     stage.judge(points, parked.told)
     assert set(parked.told.values()) == {"committed"}

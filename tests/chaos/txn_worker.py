@@ -2,7 +2,7 @@
 
     python -m tests.chaos.txn_worker '{"postgres": …, "mariadb": {…}, "decisions": …, "account": 1, "strike": ["before", "log: decide"]}'
 
-Without ``strike`` it moves 1 between random accounts, on and on, and tells of each on a line: ``<outcome> <account>``.
+With ``znodes``, the path of a znode, the money goes from PostgreSQL to a child of it. Without ``strike`` it moves 1 between random accounts, on and on, and tells of each on a line: ``<outcome> <account>``.
 """
 
 import json
@@ -26,10 +26,9 @@ AMOUNT = 7
 
 
 def coordinator_of(task: dict[str, Any], watch: Callable[[str, str], None] = lambda when, point: None) -> Coordinator:
-    participants = [
-        transactions.Postgres("orders", task["postgres"]),
-        transactions.MariaDB("stock", **task["mariadb"]),
-    ]
+    participants: list[Any] = [transactions.Postgres("orders", task["postgres"])]
+    if "mariadb" in task:
+        participants.append(transactions.MariaDB("stock", **task["mariadb"]))
     decisions = task["decisions"]
     chosen = Path(decisions) if decisions.startswith("/") else decisions
     return Coordinator(
@@ -56,6 +55,16 @@ def move(coordinator: Coordinator, account: int, amount: int, early: bool = Fals
     return "committed"
 
 
+def move_to_znode(coordinator: Coordinator, znodes: str, account: int, amount: int) -> None:
+    """From PostgreSQL to the account's znode below ``znodes``."""
+    path = f"{znodes}/{account}"
+    with coordinator.transaction() as tx:
+        pg = tx.enlist("orders")
+        pg.execute("update accounts set balance = balance - %s where id = %s", (amount, account))
+        balance = int(tx.znodes.get(path) or b"0")
+        tx.znodes.set(path, b"%d" % (balance + amount))
+
+
 def die(task: dict[str, Any]) -> None:
     when, point = task["strike"]
 
@@ -64,7 +73,10 @@ def die(task: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     coordinator = coordinator_of(task, watch)
-    move(coordinator, task["account"], AMOUNT)
+    if "znodes" in task:
+        move_to_znode(coordinator, task["znodes"], task["account"], AMOUNT)
+    else:
+        move(coordinator, task["account"], AMOUNT)
     sys.stdout.write("survived\n")
 
 

@@ -18,10 +18,11 @@ _CHUNK = 1 << 16
 
 
 class Cutter:
-    """``chance``: of each piece of an answer; it may be changed at any time. ``cuts`` counts."""
+    """``chance``: of each piece of an answer; it may be changed at any time. ``due``: so many pieces, the next ones, are lost in any case. ``cuts`` counts."""
 
     def __init__(self, chance: float, seed: int = 0) -> None:
         self.chance = chance
+        self.due = 0
         self.cuts = 0
         self.target = ""
         (self._port,) = free_ports(1)
@@ -82,7 +83,8 @@ class Cutter:
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(_CHUNK):
-                if self._random.random() < self.chance:
+                if self.due or self._random.random() < self.chance:
+                    self.due = max(0, self.due - 1)
                     self.cuts += 1
                     break
                 client.sendall(data)

@@ -25,17 +25,20 @@ from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
+from quorate.transactions.drivers.kazoo import SCHEME
 from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.logs.local import LocalLog
+from quorate.transactions.logs.zookeeper import ZooKeeperLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider
+from quorate.transactions.riding import Rider, log_for
 from quorate.transactions.shells.aio import Shell, Watch, _nobody
 from quorate.transactions.sql.session import Session
+from quorate.transactions.znodes import AsyncZnodes
 
 if TYPE_CHECKING:
     from quorate.transactions.sqlalchemy.enlisted import Enlisted
@@ -47,7 +50,8 @@ _IDLE_MAX = 32
 
 
 class Coordinator:
-    """``decisions``: the address of a store's member, the path of a file, or a DecisionLog. ``participants``: all that may take part, for recovery looks
+    """``decisions``: the address of a store's member, of a ZooKeeper ensemble (``zookeeper://host:port,host:port/chroot``), the path of a file, or a
+    DecisionLog. ``participants``: all that may take part, for recovery looks
     after each of them. ``space``: a name that all who share these databases and decisions use. ``timeout``: seconds, of a transaction.
     ``acknowledge``: "applied" (a commit returns when every participant has committed) or "decided" (when it is sure that they will).
     ``sweep_every``: seconds between rounds of recovery, of all coordinators together; None: this one makes none by itself.
@@ -71,6 +75,8 @@ class Coordinator:
         chosen: DecisionLog
         if isinstance(decisions, Path):
             chosen = LocalLog(decisions)
+        elif isinstance(decisions, str) and decisions.startswith(SCHEME):
+            chosen = ZooKeeperLog(decisions, space)
         elif isinstance(decisions, str):
             self._client = Client(decisions)
             chosen = KvLog(self._client, space)
@@ -120,7 +126,7 @@ class Coordinator:
             if hasattr(participant, "pool"):
                 participant.pool.close()
         if self._owns_log:
-            self.engine.log.close()
+            await asyncio.to_thread(self.engine.log.close)
         if self._client is not None:
             await self._client.close()
 
@@ -208,6 +214,7 @@ class Transaction:
         self._work = Work(coordinator.engine, gtid, early)
         self._kv: AsyncKv | None = None
         self._enlisted: Enlisted | None = None
+        self._znodes: AsyncZnodes | None = None
 
     @property
     def gtid(self) -> str:
@@ -260,11 +267,9 @@ class Transaction:
         """Keys of the store that the decisions lie in."""
         if self._kv is None:
             self._work.check_active()
-            decisions = self._coordinator.engine.log
-            if not isinstance(decisions, KvLog) or not isinstance(decisions.client, Client):
-                raise UsageError(
-                    "the decision log of this coordinator is in no store, so there are no keys to write to"
-                )
+            decisions = log_for("kv", KvLog, self._coordinator.engine.log)
+            if not isinstance(decisions.client, Client):
+                raise UsageError("the decision log's client is of the other kind than the coordinator")
             self._kv = AsyncKv(decisions.client)
             self._work.riding = self._kv.rider.riding
         return self._kv
@@ -279,6 +284,16 @@ class Transaction:
         except BaseException:
             self._return_sessions()
             raise
+
+    @property
+    def znodes(self) -> "AsyncZnodes":
+        """Znodes of the ensemble that the decisions lie in."""
+        self._work.check_active()
+        if self._znodes is None:
+            decisions = log_for("znodes", ZooKeeperLog, self._coordinator.engine.log)
+            self._znodes = AsyncZnodes(decisions.ensemble, self._coordinator.shell)
+            self._work.riding = self._znodes.rider.riding
+        return self._znodes
 
     async def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""

@@ -1,14 +1,39 @@
-"""What a transaction reads and writes in the store where the decisions lie: it rides in the decision itself, so that the store needs no prepare."""
+"""What a transaction reads and writes in the store where the decisions lie: it rides in the decision itself, so that the store needs no prepare.
+
+That what was read still holds is a condition of the decision, and so is what the transaction asks for of what it writes.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from quorate.errors import UsageError
 from quorate.kv.client.records import Item, delete, key_bytes, modified_at, put, version_is
 from quorate.kv.commands import Condition, Write
-from quorate.transactions.logs.kv import Riding
+from quorate.transactions.drivers import kazoo as znodes
+from quorate.transactions.drivers.kazoo import Operation, check_path
+from quorate.transactions.log import DecisionLog
+from quorate.transactions.logs import zookeeper
+from quorate.transactions.logs.kv import KvLog, Riding
+from quorate.transactions.logs.zookeeper import ZooKeeperLog
+
+Log = TypeVar("Log", KvLog, ZooKeeperLog)
+
+
+def log_for(attribute: str, kind: type[Log], decisions: DecisionLog) -> Log:
+    """The log, if its store is the one that ``tx.kv`` or ``tx.znodes`` writes to. Raises UsageError."""
+    if isinstance(decisions, kind):
+        return decisions
+    where, instead = "in no store that could be written to with them", ""
+    if isinstance(decisions, KvLog):
+        where, instead = "in the key-value store", ": use tx.kv"
+    elif isinstance(decisions, ZooKeeperLog):
+        where, instead = "in ZooKeeper", ": use tx.znodes"
+    raise UsageError(f"there is no tx.{attribute}, for the decisions of this coordinator lie {where}{instead}")
 
 
 class Rider:
+    """Of keys."""
+
     def __init__(self) -> None:
         self._conditions: dict[tuple[str, bytes], Condition] = {}
         self._writes: dict[bytes, Write] = {}
@@ -45,3 +70,64 @@ class Rider:
         if not self._writes and not self._conditions:
             return None
         return Riding(list(self._conditions.values()), list(self._writes.values()))
+
+
+class ZnodeRider:
+    """Of znodes. Operations are done in the order in which they were asked for, after what was read has been checked."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, int | None], Operation] = {}
+        """By path and version; version -1 is any, None that there is no such znode. A znode that was seen in two states has two, and they cannot both hold."""
+        self._writes: list[Operation] = []
+
+    def saw(self, path: str, version: int) -> None:
+        self._read.setdefault((path, version), znodes.check(path, version))
+
+    def saw_none(self, path: str) -> None:
+        """``path``: of the znode that would have to be created first, whose parent there is."""
+        self._read.setdefault((path, None), znodes.create(path))
+
+    def check(self, path: str, version: int) -> None:
+        self.saw(self._unwritten(path, version), version)
+
+    def create(self, path: str, value: bytes, acl: Any) -> None:
+        self._writes.append(znodes.create(check_path(path), _bytes(value), acl or ()))
+
+    def set(self, path: str, value: bytes, version: int | None) -> None:
+        path = self._unwritten(path, version)
+        self._writes.append(znodes.replace(path, _bytes(value), -1 if version is None else version))
+
+    def delete(self, path: str, version: int | None) -> None:
+        self._writes.append(znodes.delete(self._unwritten(path, version), -1 if version is None else version))
+
+    def _unwritten(self, path: str, version: int | None) -> str:
+        """The path; a version cannot be asked of what this transaction changes before."""
+        if version is not None and not (type(version) is int and version >= -1):
+            raise UsageError(f"{version!r} is no version of a znode, expected a number")
+        if version is not None and any(write.path == path for write in self._writes):
+            raise UsageError(
+                f"znode {path} is written by this transaction before, so that it has no version to be checked"
+            )
+        return check_path(path)
+
+    def riding(self) -> Any:
+        """None if nothing was read or written."""
+        if not self._read and not self._writes:
+            return None
+        # a multi can check that a znode exists, not that it does not: creating it succeeds only then
+        first: dict[str, str] = {}
+        for write in self._writes:
+            first.setdefault(write.path, write.kind)
+        operations: list[Operation] = []
+        for (path, version), condition in self._read.items():
+            if version is not None:
+                operations.append(condition)
+            elif first.get(path) != "create":
+                operations += [condition, znodes.delete(path)]
+        return zookeeper.Riding([*operations, *self._writes])
+
+
+def _bytes(value: bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise UsageError(f"a znode's value is bytes, not {type(value).__name__}")
+    return value

@@ -24,18 +24,21 @@ from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
+from quorate.transactions.drivers.kazoo import SCHEME
 from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import Flow, ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.logs.local import LocalLog
+from quorate.transactions.logs.zookeeper import ZooKeeperLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider
+from quorate.transactions.riding import Rider, log_for
 from quorate.transactions.shells.aio import Watch, _nobody
 from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sql.session import Session
+from quorate.transactions.znodes import Znodes
 
 if TYPE_CHECKING:
     from quorate.transactions.sqlalchemy.enlisted import Enlisted
@@ -65,6 +68,8 @@ class Coordinator:
         chosen: DecisionLog
         if isinstance(decisions, Path):
             chosen = LocalLog(decisions)
+        elif isinstance(decisions, str) and decisions.startswith(SCHEME):
+            chosen = ZooKeeperLog(decisions, space)
         elif isinstance(decisions, str):
             self._client = Client(decisions)
             chosen = KvLog(self._client, space)
@@ -219,6 +224,7 @@ class Transaction:
         self._work = Work(coordinator.engine, gtid, early)
         self._kv: Kv | None = None
         self._enlisted: Enlisted | None = None
+        self._znodes: Znodes | None = None
 
     @property
     def gtid(self) -> str:
@@ -266,14 +272,22 @@ class Transaction:
         """Keys of the store that the decisions lie in."""
         if self._kv is None:
             self._work.check_active()
-            decisions = self._coordinator.engine.log
-            if not isinstance(decisions, KvLog) or not isinstance(decisions.client, Client):
-                raise UsageError(
-                    "the decision log of this coordinator is in no store, so there are no keys to write to"
-                )
+            decisions = log_for("kv", KvLog, self._coordinator.engine.log)
+            if not isinstance(decisions.client, Client):
+                raise UsageError("the decision log's client is of the other kind than the coordinator")
             self._kv = Kv(decisions.client)
             self._work.riding = self._kv.rider.riding
         return self._kv
+
+    @property
+    def znodes(self) -> "Znodes":
+        """Znodes of the ensemble that the decisions lie in."""
+        self._work.check_active()
+        if self._znodes is None:
+            decisions = log_for("znodes", ZooKeeperLog, self._coordinator.engine.log)
+            self._znodes = Znodes(decisions.ensemble, self._coordinator.shell)
+            self._work.riding = self._znodes.rider.riding
+        return self._znodes
 
     def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""

@@ -35,7 +35,7 @@ from quorate.errors import RemoteProtocolError, StorageError
 from quorate.runtime.environment import MILLISECOND, Environment, Listener, Timer
 from quorate.zookeeper.config import WILDCARD, MemberConfig
 from quorate.zookeeper.constants import CONFIG_NODE
-from quorate.zookeeper.server import HERE, Server
+from quorate.zookeeper.server import Server
 from quorate.zookeeper.settings import Settings as RequestSettings
 from quorate.zookeeper.snapshot import SnapshotParser, snapshot_stream
 from quorate.zookeeper.store import Store
@@ -279,12 +279,9 @@ class Member:
                 log.warning("closing the link: %s", error)
                 self.quorum_links.disconnect(event.link)
         elif isinstance(event, Synced):
-            if event.link == HERE:
-                key = event.key
-                assert isinstance(key, tuple)
-                server.sync_done(*key)
-            else:
-                server.learner_synced(event.link)
+            key = event.key
+            assert isinstance(key, tuple)
+            server.sync_done(*key)
         elif isinstance(event, RoleChange):
             self._change_role(event)
         elif isinstance(event, Adopt):

@@ -417,11 +417,6 @@ class Server:
         if connection is not None:
             connection.synced(xid)
 
-    def learner_synced(self, link: int) -> None:
-        """On the leader: a learner's sync is done."""
-        assert self._core is not None
-        self._core.send_to_learner(link, Service(SYNC, None, zxid=0))
-
     def flush_later(self, connection: ClientConnection) -> None:
         self._dirty.append(connection)
         self._schedule()

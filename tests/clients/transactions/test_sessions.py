@@ -95,7 +95,9 @@ async def _nor_does_an_asynchronous_one(bank: Bank, decisions: Path, in_the_way:
 
     parameters = dict(bank.mariadb.parameters)
     parameters["db"] = parameters.pop("database")
-    async with AsyncCoordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
+    async with AsyncCoordinator(
+        decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch
+    ) as coordinator:
         connection = await aiomysql.connect(**parameters, autocommit=True)
         tx = coordinator.transaction(timeout=1.0)
         await (await tx.enlist("orders")).execute(PG_OUT)

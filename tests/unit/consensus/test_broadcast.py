@@ -11,6 +11,7 @@ from quorate.consensus.zab.messages import (
     Acks,
     Commits,
     Diff,
+    Entry,
     FollowerInfo,
     NewLeader,
     Ping,
@@ -274,18 +275,54 @@ def test_the_last_zxid_of_an_epoch_ends_it() -> None:
 
 def test_a_sync_waits_for_what_was_proposed_before_it() -> None:
     solo = leader()
-    solo.peer.sync(-1, "early")
+    solo.peer.sync(0, "early")
     solo.drain()
-    assert solo.events[-1] == Synced(-1, "early")
+    assert solo.events[-1] == Synced(0, "early")
     solo.peer.propose(b"a")
-    solo.peer.sync(-1, "late")
+    solo.peer.sync(0, "late")
     solo.peer.propose(b"b")
     solo.drain()
     solo.persist()
-    assert Synced(-1, "late") not in solo.events
+    assert Synced(0, "late") not in solo.events
     solo.receive(-1, Acks(zxid(1, 1), zxid(1, 1)))
     assert solo.applied() == [zxid(1, 1)]
-    assert solo.events[-1] == Synced(-1, "late")
+    assert solo.events[-1] == Synced(0, "late")
+
+
+def test_a_sync_has_its_place_among_what_is_committed_at_once() -> None:
+    """A client hears of what it asked for in that order, so nothing that was asked after the sync may be applied before it."""
+    solo = leader()
+    join(solo, -2, 2)
+    solo.drain()
+    solo.sent.clear()
+    before = len(solo.events)
+    solo.peer.propose(b"a")
+    solo.peer.sync(0, "here")
+    solo.peer.sync(-1, "there")
+    solo.peer.propose(b"b")
+    solo.drain()
+    solo.persist()
+    solo.sent.clear()
+    solo.receive(-1, Acks(zxid(1, 1), zxid(1, 2)))
+    solo.drain()
+    told = [event.zxid if isinstance(event, Entry) else event for event in solo.events[before:]]
+    assert told == [zxid(1, 1), Synced(0, "here"), zxid(1, 2)]
+    one, two = Commits(zxid(1, 1), zxid(1, 1)), Commits(zxid(1, 2), zxid(1, 2))
+    assert solo.take(-1) == [one, Service(SYNC, None, zxid=0), two]
+    assert solo.take(-2) == [one, two]
+
+
+def test_the_sync_of_a_learner_that_is_gone_is_nobodys() -> None:
+    solo = leader()
+    solo.peer.propose(b"a")
+    solo.peer.sync(-2, "there")
+    solo.drain()
+    solo.persist()
+    solo.sent.clear()
+    solo.receive(-1, Acks(zxid(1, 1), zxid(1, 1)))
+    solo.drain()
+    assert not any(isinstance(event, Synced) for event in solo.events)
+    assert solo.take(-1) == [Commits(zxid(1, 1), zxid(1, 1))]
 
 
 def test_requests_travel_between_a_learner_in_sync_and_its_leader() -> None:

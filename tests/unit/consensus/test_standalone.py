@@ -67,6 +67,21 @@ def test_sync_waits_for_what_was_proposed_before_it() -> None:
     assert core.drain().events[-1] == Synced(0, "late")
 
 
+def test_sync_has_its_place_among_what_is_committed_at_once() -> None:
+    core = Standalone(0, [], 10)
+    core.start(0)
+    core.drain()
+    core.propose(b"a")
+    core.sync(0, "first")
+    core.sync(0, "second")
+    core.propose(b"b")
+    core.sync(0, "third")
+    (write,) = core.drain().writes
+    core.persisted(write.token)
+    told = [event.zxid if isinstance(event, Entry) else event for event in core.drain().events]
+    assert told == [1, Synced(0, "first"), Synced(0, "second"), 2, Synced(0, "third")]
+
+
 def test_there_is_nobody_to_talk_to() -> None:
     core = Standalone(0, [], 10)
     with pytest.raises(LocalProtocolError):

@@ -14,6 +14,7 @@ from enum import IntEnum
 from quorate.consensus.contract import NEVER, until
 from quorate.consensus.zab.messages import (
     LAST_COUNTER,
+    SYNC,
     AckEpoch,
     Acks,
     Commits,
@@ -334,12 +335,18 @@ class Leader:
         return zxid
 
     def sync(self, link: int, key: Hashable) -> None:
-        """Report Synced when everything proposed so far is committed."""
+        """When everything proposed so far is committed, and before more is: SYNC to the learner that has this link, Synced if it is no link (0)."""
         event = Synced(link, key)
         if self.last_proposed <= max(self._replica.history.committed, first_zxid(self.epoch)):
-            self._replica.events.append(event)
+            self._synced(event)
         else:
             self._syncs.append((self.last_proposed, event))
+
+    def _synced(self, event: Synced) -> None:
+        if event.link == 0:
+            self._replica.events.append(event)
+        elif event.link in self.learners:
+            self._replica.outbox.send(event.link, Service(SYNC, None, zxid=0))
 
     @property
     def pending_syncs(self) -> int:
@@ -386,19 +393,26 @@ class Leader:
             return
         acked.sort(reverse=True)
         zxid = acked[quorum - 1]
-        replica = self._replica
-        if zxid <= replica.history.committed or zxid <= first_zxid(self.epoch):
+        if zxid <= self._replica.history.committed or zxid <= first_zxid(self.epoch):
             return
+        # each sync in its place: its session may have written since, and is answered in order
+        syncs = self._syncs
+        while syncs and syncs[0][0] <= zxid:
+            self._commit(syncs[0][0])
+            self._synced(syncs.popleft()[1])
+        self._commit(zxid)
+
+    def _commit(self, zxid: int) -> None:
+        replica = self._replica
         entries = replica.history.commit(zxid)
+        if not entries:
+            return
         replica.events.extend(entries)
         commits = Commits(entries[0].zxid, entries[-1].zxid)
         informs = Proposals(entries, inform=True)
         for learner in self.learners.values():
             if learner.phase >= Phase.SYNCING:
                 replica.outbox.send(learner.link, informs if learner.observer else commits)
-        syncs = self._syncs
-        while syncs and syncs[0][0] <= zxid:
-            replica.events.append(syncs.popleft()[1])
 
     # ---- time
 

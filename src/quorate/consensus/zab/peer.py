@@ -171,7 +171,7 @@ class Peer:
         return self.learner is not None and self.learner.phase == Phase.SERVING and not self.learner.failed
 
     def sync(self, link: int, key: Hashable) -> None:
-        """On a leader: report Synced(link, key) when all proposed so far is committed."""
+        """On a leader: when all proposed so far is committed, SYNC to the learner that has this link; Synced(0, key) is reported if ``link`` is 0."""
         if self.leader is None:
             raise LocalProtocolError("sync at a member that does not lead")
         self.leader.sync(link, key)

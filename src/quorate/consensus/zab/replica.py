@@ -176,7 +176,7 @@ class LearnerLost(Message):
 
 
 class Synced(Message):
-    """On the leader: everything proposed before the call of ``sync`` with this key is committed and applied."""
+    """On the leader: everything proposed before the call of ``sync`` with this key is committed and applied, and nothing after it. ``link``: 0."""
 
     __slots__ = ("key", "link")
 

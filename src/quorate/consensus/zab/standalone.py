@@ -90,9 +90,12 @@ class Standalone:
         while logged and logged[0][0] <= token:
             committed = logged.pop(0)[1]
         if committed:
-            self._events.extend(self.history.commit(committed))
+            # each sync in its place: its session may have written since, and is answered in order
             while self._syncs and self._syncs[0][0] <= committed:
-                self._events.append(self._syncs.pop(0)[1])
+                zxid, event = self._syncs.pop(0)
+                self._events.extend(self.history.commit(zxid))
+                self._events.append(event)
+            self._events.extend(self.history.commit(committed))
 
     def drain(self) -> Drained:
         if self._proposed:

@@ -87,10 +87,11 @@ class KvLog:
                     raise VotedNo(str(conflict)) from conflict
 
     def read(self, gtid: Gtid) -> Flow[Record | None]:
+        # the horizon first: nothing can be decided any more between the two, if it was beyond the deadline then
+        _, horizon = yield from self._see_horizon()
         item: Item | None = yield from self._call("read", self.client.get, self._key(gtid))
         if item is not None:
             return unpack(item.value)
-        _, horizon = yield from self._see_horizon()
         return presumed_abort(gtid, horizon, "recovery") if gtid.deadline < horizon else None
 
     def records(self) -> Flow[Sequence[Record]]:
