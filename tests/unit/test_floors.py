@@ -13,6 +13,7 @@ ROOT = Path(quorate.__file__).parent
 FLOORS = {
     "errors": 0,
     "binary": 0,
+    "toml": 0,
     "storage": 1,
     "runtime": 1,
     "consensus": 2,
@@ -26,7 +27,13 @@ FLOORS = {
     "cli": 5,
     "__main__": 6,
 }
-BESIDE_ALLOWED = {("runtime", "storage"), ("binary", "errors"), ("simulation", "verification"), ("transactions", "kv")}
+BESIDE_ALLOWED = {
+    ("runtime", "storage"),
+    ("binary", "errors"),
+    ("toml", "errors"),
+    ("simulation", "verification"),
+    ("transactions", "kv"),
+}
 """Parts of one floor of which the first may use the second (the files of the running system are a disk of storage's kind; transactions, a library
 like the store's client, keep their decisions with that client)."""
 

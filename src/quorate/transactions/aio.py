@@ -23,6 +23,7 @@ from typing import Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
+from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
@@ -80,6 +81,11 @@ class Coordinator:
         self._followed: list[Record] = []
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
+
+    @classmethod
+    def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
+        """As the file says (``config``), but for ``options``. Raises ConfigError, and what making one does."""
+        return cls(**config.load(file).options(options))
 
     @property
     def metrics(self) -> Any:

@@ -266,5 +266,5 @@ def early_of(engine: Engine, acknowledge: str | None) -> bool:
 def finished(record: Record) -> Record:
     """The record that says that all have followed."""
     return Record(
-        record.gtid, record.decision, record.branches, record.at, record.by, record.reason, True, record.heuristic
-    )
+        record.gtid, record.decision, record.branches, record.at, record.by, record.reason, True, record.heuristic, record.resolved
+    )  # fmt: skip

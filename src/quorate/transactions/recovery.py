@@ -21,6 +21,8 @@ GRACE_SECONDS = 2.0
 """How long after its deadline an undecided transaction is left alone, for clocks differ."""
 KEEP_SECONDS = 60.0
 """How long after its deadline a finished decision is kept."""
+RESOLVED_KEEP_SECONDS = 7 * 86400.0
+"""How long a decision is kept after an operator has acknowledged that a branch ended otherwise."""
 ASK_SECONDS = 30.0
 """For one participant's part of a sweep."""
 ROUNDS = 3
@@ -29,7 +31,8 @@ ROUNDS = 3
 class Report:
     """What a sweep found and did. Lists of (gtid, participant): ``committed``, ``aborted``, ``in_doubt`` (prepared, and not ended yet; with their age in
     seconds). ``foreign``: (participant, name) of what is not ours. ``heuristic``: (gtid, participant, what). ``unreachable``: participant → why.
-    ``unknown``: (gtid, participant) where a COMMIT may have been lost by its participant, or cannot be told yet."""
+    ``unknown``: (gtid, participant) where a COMMIT may have been lost by its participant, or cannot be told yet. ``unresolved``: of recorded heuristic
+    outcomes, old ones too, those that no operator has acknowledged, as in ``heuristic``."""
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, str]] = []
@@ -39,6 +42,7 @@ class Report:
         self.heuristic: list[tuple[str, str, str]] = []
         self.unreachable: dict[str, str] = {}
         self.unknown: list[tuple[str, str]] = []
+        self.unresolved: list[tuple[str, str, str]] = []
         self.forgotten = 0
 
 
@@ -60,6 +64,12 @@ def sweep(
         else:
             listed[name] = result.value
     yield from _ask_after(participants, log, known, listed, report)
+    report.unresolved = [
+        (record.gtid.text, participant, what)
+        for record in known.values()
+        if record.waits_for_operator
+        for participant, what in record.heuristic.items()
+    ]
     yield from _forget(participants, log, space, known, report, keep)
     return report
 
@@ -201,11 +211,12 @@ def _forget(
     keep: float,
 ) -> Flow[None]:
     """What is finished and old. What an operator has to see stays until it is resolved."""
-    horizon = (yield from now()) - keep
+    time = yield from now()
+    horizon = time - keep
     old = [
         record.gtid
         for record in known.values()
-        if record.done and not record.heuristic and record.gtid.deadline < horizon
+        if record.done and record.gtid.deadline < horizon and not _seen_by_operators(record, time)
     ]
     if old:
         yield from ask("sweep log: forget", log, "forget", old, horizon)
@@ -217,3 +228,10 @@ def _forget(
             yield from side_by_side(
                 [ask(f"sweep {participant.name}: tidy", participant, "tidy", before, space)], ASK_SECONDS
             )
+
+
+def _seen_by_operators(record: Record, time: float) -> bool:
+    """Whether they still have to see it, or may want to see who closed it."""
+    return record.waits_for_operator or (
+        record.resolved is not None and time < record.resolved.at + RESOLVED_KEEP_SECONDS
+    )

@@ -22,6 +22,7 @@ from typing import Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
+from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
@@ -78,6 +79,11 @@ class Coordinator:
         self._idle: dict[str, list[Session]] = {}
         self._helper = threading.Thread(target=self._help, name="quorate-transactions-helper", daemon=True)
         self._helper.start()
+
+    @classmethod
+    def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
+        """As the file says (``config``), but for ``options``. Raises ConfigError, and what making one does."""
+        return cls(**config.load(file).options(options))
 
     @property
     def metrics(self) -> Any:
