@@ -270,8 +270,12 @@ class PostgresParticipant:
     # ---- for operators
 
     def blocking(self, branch: Branch) -> Flow[Blocking]:
-        """A prepared transaction has no process: its locks lie under a virtual number made of its own, and it is process 0 among those that block."""
-        mine = f"h.pid is null and h.virtualtransaction = (select '-1/' || transaction from pg_prepared_xacts where gid = '{gid(branch)}')"
+        """A prepared transaction has no process, and is process 0 among those that block. Its locks lie under the virtual number of the session that made it
+        (or -1 after a restart): the same as its lock on its own number does."""
+        mine = (
+            "h.pid is null and h.virtualtransaction = (select n.virtualtransaction from pg_locks n join pg_prepared_xacts x "
+            f"on n.transactionid = x.transaction where n.locktype = 'transactionid' and n.pid is null and n.granted and x.gid = '{gid(branch)}')"
+        )
         locks = yield from self._elsewhere(
             "select coalesce(h.relation::regclass::text, h.locktype), h.mode, count(*) from pg_locks h "
             f"where h.locktype not in ('transactionid', 'virtualxid', 'advisory') and {mine} group by 1, 2 order by 1, 2",
