@@ -42,7 +42,17 @@ CLIENTS = (
     "kv/client",
     *(
         f"transactions/{name}"
-        for name in ("aio.py", "databases.py", "drivers", "engine.py", "logs/local.py", "shells", "sync.py")
+        for name in (
+            "aio.py",
+            "databases.py",
+            "drivers",
+            "engine.py",
+            "logs/local.py",
+            "metrics.py",
+            "observing.py",
+            "shells",
+            "sync.py",
+        )
     ),
 )
 """Client libraries run in the user's program, on its event loop: they are no part of a server."""

@@ -214,18 +214,22 @@ class Transaction:
         return self._work.state
 
     async def __aenter__(self) -> "Transaction":
-        self._coordinator.engine.metrics.begun()
+        self._work.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            if self._work.state == ACTIVE:
+        try:
+            if self._work.state != ACTIVE:
+                return
+            if error is None:
+                await self.commit()
+            else:
+                self._work.cause = error
                 await self.rollback()
-            return
-        if self._work.state == ACTIVE:
-            await self.commit()
+        finally:
+            self._work.leave()
 
     async def enlist(self, what: Any, resource: Any = None) -> Any:
         """Take part with a connection (idle, and the caller's: it is handed back as it was), or with a participant, or with the participant of that name,

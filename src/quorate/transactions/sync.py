@@ -225,18 +225,22 @@ class Transaction:
         return self._work.state
 
     def __enter__(self) -> "Transaction":
-        self._coordinator.engine.metrics.begun()
+        self._work.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            if self._work.state == ACTIVE:
+        try:
+            if self._work.state != ACTIVE:
+                return
+            if error is None:
+                self.commit()
+            else:
+                self._work.cause = error
                 self.rollback()
-            return
-        if self._work.state == ACTIVE:
-            self.commit()
+        finally:
+            self._work.leave()
 
     def enlist(self, what: Any, resource: Any = None) -> Any:
         """See ``aio.Transaction.enlist``."""
