@@ -19,6 +19,8 @@ from typing import Any
 
 from quorate.cli import logs, txnviews
 from quorate.errors import ConfigError, QuorateError, UsageError
+from quorate.kv.config import split
+from quorate.toml import is_address
 from quorate.transactions.config import Config, load
 from quorate.transactions.gtid import parse
 from quorate.transactions.operate import Operator
@@ -166,7 +168,13 @@ def needs_somebody(report: Report, now: float) -> bool:
 
 
 def _serve(config: Config, arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
+    if arguments.http is not None and not is_address(arguments.http):
+        raise UsageError(f"--http {arguments.http!r} is not an address, expected HOST:PORT")
+    logs.configure(arguments.log_level, None)
+    # imported here, so that a mistake is told without loading a server
+    from quorate.node import transactions
+
+    return transactions.run(config, None if arguments.http is None else split(arguments.http))
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`quorate txn` on real databases: transactions whose coordinator was killed, branches that operators ended by hand, branches of strangers."""
 
+import http.client
 import json
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support.bank import Bank, until
 from tests.support.kvcluster import KvCluster
+from tests.support.processes import free_ports
 
 from quorate.cli.main import main
 from quorate.cli.txn import needs_somebody
@@ -36,13 +39,21 @@ class Desk:
         self.file = folder / "transactions.toml"
         self.write()
 
-    def write(self, postgres: str = "", mariadb_port: int = 0, space: str = "default", keep: float = 60.0) -> None:
+    def write(
+        self,
+        postgres: str = "",
+        mariadb_port: int = 0,
+        space: str = "default",
+        keep: float = 60.0,
+        sweep_every: float = 10.0,
+    ) -> None:
         self.file.write_text(
             f"""
             [transactions]
             space = "{space}"
             decisions = "{self.decisions}"
             keep = {keep}
+            sweep_every = {sweep_every}
 
             [[participants]]
             name = "orders"
@@ -455,3 +466,106 @@ def test_decisions_in_the_store(
     assert "the decision log cannot be read" in desk.run("list")[1]
     assert desk.refused("show", third, status=1)
     assert desk.refused("sweep", status=1)
+
+
+class Served:
+    """`quorate txn serve`, as a user runs it."""
+
+    def __init__(self, desk: Desk) -> None:
+        (self.port,) = free_ports(1)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "quorate", "txn", "serve", "--config", str(desk.file), "--http", f"127.0.0.1:{self.port}"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def values(self) -> dict[tuple[str, str], float]:
+        """Of the metrics by participant; by name and participant."""
+        return {
+            (sample.name.removeprefix("quorate_transactions_"), sample.labels["participant"]): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics")[1])
+            for sample in family.samples
+            if "participant" in sample.labels
+        }
+
+    def end(self) -> str:
+        self.process.terminate()
+        _, err = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, err
+        return err
+
+
+def test_one_who_looks_after_them_where_no_coordinator_runs(desk: Desk) -> None:
+    committed = desk.killed("before", "orders: commit", account=1, timeout=0.5)
+    undecided = desk.killed("before", "log: decide", account=2, timeout=0.5)
+    young = desk.killed("before", "log: decide", account=3, timeout=600)
+    mine = desk.killed("before", "orders: commit", account=4, timeout=0.5)
+    desk.bank.pg_run(f"rollback prepared '{mine}/orders'")
+    desk.write(sweep_every=0.2)
+    served = Served(desk)
+    try:
+        until(lambda: served.get("/health")[0] == 200, "it is healthy")
+
+        def settled() -> bool:
+            values = served.values()
+            return (values["in_doubt", "orders"], values["in_doubt", "stock"], values["unresolved", "orders"]) == (
+                1,
+                1,
+                1,
+            )
+
+        until(settled, "all but one are ended")
+        values = served.values()
+        assert values["oldest_in_doubt_seconds", "orders"] > 0
+        assert values["unreachable", "stock"] == 0
+        assert (values["prepared_slots_used", "orders"], values["prepared_slots_max", "orders"]) == (1, 64)
+        assert values["oldest_prepared_age_transactions", "orders"] >= 1
+        assert (values["lost_branches", "stock"], values["prepared_branches", "stock"]) == (0, 1)
+        assert values["heuristic_total", "orders"] == 1
+        health = json.loads(served.get("/health")[1])
+        assert (health["healthy"], health["error"], health["in_doubt"], health["unresolved"]) == (True, None, 2, 1)
+        assert served.get("/else")[0] == 404
+        assert desk.run("resolve", mine, "--acknowledge", "--reason", "test")[0] == 0
+        assert desk.run("resolve", young, "--abort", "--reason", "test")[0] == 0
+        until(
+            lambda: {v for (name, _), v in served.values().items() if name in ("in_doubt", "unresolved")} == {0},
+            "it sees",
+        )
+    finally:
+        told = served.end()
+    assert f"recovery committed {committed} at " in told
+    assert f"recovery rolled {undecided} back at " in told
+    assert f"{mine} was rolled back at orders, against its decision" in told
+    assert "Traceback" not in told
+
+
+def test_it_says_when_it_cannot_work(bank: Bank, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    desk = Desk(bank, tmp_path, capsys, decisions=f"127.0.0.1:{port}")
+    desk.write(sweep_every=0.2)
+    served = Served(desk)
+    try:
+        until(
+            lambda: "error" in served.get("/health")[1] and json.loads(served.get("/health")[1])["error"], "it says why"
+        )
+        status, text = served.get("/health")
+        assert (status, json.loads(text)["healthy"]) == (503, False)
+        assert 'quorate_transactions_sweeps_total{result="failed"}' in served.get("/metrics")[1]
+    finally:
+        told = served.end()
+    assert "no recovery this time" in told
+
+
+def test_mistakes_of_serving(desk: Desk) -> None:
+    (desk.folder / "decisions").touch()
+    assert "is not an address" in desk.refused("serve", "--http", "9100")
