@@ -156,8 +156,9 @@ class Metrics:
         for _, name, age in report.in_doubt:
             oldest[name] = max(age, oldest.get(name, 0.0))
         unreachable = {name: float(name in report.unreachable) for name in names}
-        # nobody knows what is at one that could not be asked: no number is better than an old one, or 0
-        asked = [name for name in names if name not in report.unreachable]
+        # nobody knows what is at one that could not be asked: no number is better than an old one, or 0; one that lists a branch and would not end it was asked
+        listing = {name for _, name, _ in report.in_doubt}
+        asked = [name for name in names if name not in report.unreachable or name in listing]
         gauges = (
             ("in_doubt", "Branches prepared and not ended", _count(asked, [name for _, name, _ in report.in_doubt])),
             ("oldest_in_doubt_seconds", "Age of the oldest of them", {name: oldest[name] for name in asked}),

@@ -140,6 +140,21 @@ def test_a_heuristic_outcome_is_counted_once_and_what_is_over_is_no_more_in_doub
     assert found["heuristic_total"] == {("rolled back", "orders"): 1}
 
 
+def test_one_that_lists_a_branch_and_does_not_end_it_has_numbers() -> None:
+    metrics = Metrics()
+    report = Report()
+    report.in_doubt = [("j", "orders", 5.0)]
+    report.unreachable = {
+        "orders": "the connection 7 was killed, and the server has not let go of it",
+        "stock": "refused",
+    }
+    metrics.swept(report, ["orders", "stock"], {})
+    found = scraped(metrics)
+    assert found["in_doubt"] == {("orders",): 1}
+    assert found["oldest_in_doubt_seconds"] == {("orders",): 5}
+    assert found["unreachable"] == {("orders",): 1, ("stock",): 1}
+
+
 def test_a_sweep_tells_of_participants(tmp_path: Path) -> None:
     one, other = Shelf("one"), Shelf("other")
     one.strangers = [
