@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psycopg
 import pymysql
@@ -57,7 +58,7 @@ class Server:
                     parent.chmod(parent.stat().st_mode | 0o011)
         self.create()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

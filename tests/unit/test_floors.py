@@ -13,6 +13,7 @@ ROOT = Path(quorate.__file__).parent
 FLOORS = {
     "errors": 0,
     "binary": 0,
+    "toml": 0,
     "storage": 1,
     "runtime": 1,
     "consensus": 2,
@@ -29,6 +30,7 @@ FLOORS = {
 BESIDE_ALLOWED = {
     ("runtime", "storage"),
     ("binary", "errors"),
+    ("toml", "errors"),
     ("simulation", "verification"),
     ("transactions", "kv"),
     ("transactions", "optimistic"),
@@ -48,6 +50,8 @@ CLIENTS = (
             "drivers",
             "engine.py",
             "logs/local.py",
+            "metrics.py",
+            "observing.py",
             "shells",
             "sync.py",
             "zope.py",

@@ -12,13 +12,14 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def configure(level: str, my_id: int) -> None:
-    """Log events of ``level`` and above, marked with the member's number."""
+def configure(level: str, my_id: int | None) -> None:
+    """Log events of ``level`` and above, marked with the member's number; None: it is no member of anything."""
     # WARNING and CRITICAL are longer than the column; the others line up
     logging.addLevelName(logging.WARNING, "WARN")
     logging.addLevelName(logging.CRITICAL, "FATAL")
     # no thread or process names in the lines, so none are looked up
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s [myid:{my_id}] %(levelname)-5s %(name)s: %(message)s"))
+    mark = "" if my_id is None else f" [myid:{my_id}]"
+    handler.setFormatter(logging.Formatter(f"%(asctime)s{mark} %(levelname)-5s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

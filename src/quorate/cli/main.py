@@ -18,6 +18,7 @@ _COMMANDS = {
     "zookeeper": "run one ZooKeeper member from its zoo.cfg",
     "serve": "run one node of a deployment from its configuration file",
     "kv": "read and write the key-value store",
+    "txn": "show transactions in doubt, and end them",
     "member": "show and change the members of a cluster",
     "status": "show how ZooKeeper members are doing",
     "check": "check what clients saw against what the system promises",

@@ -21,12 +21,12 @@ A member that is to be added to a running cluster has ``join = true`` in ``[kv]`
 """
 
 import os
-import tomllib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from quorate import toml
 from quorate.consensus.paxos.members import Member, Members
 from quorate.errors import ConfigError
+from quorate.toml import Table
 
 ADDRESSES = ("peer", "client", "http")
 SHARDS_MAX = 64
@@ -107,14 +107,7 @@ def split(address: str) -> tuple[str, int]:
 
 def load(file: str) -> KvConfig:
     """Raises ConfigError, which names the file and the key."""
-    try:
-        with open(file, "rb") as source:
-            document = tomllib.load(source)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {(error.strerror or str(error)).lower()}", file) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is no TOML: {error}", file) from None
-    top = _Table(document, "", file)
+    top = toml.read(file)
     node, kv = top.table("node"), top.table("kv")
     top.nothing_else()
     sid = node.number("id", 1, 0xFFFF)
@@ -156,14 +149,14 @@ def load(file: str) -> KvConfig:
     return config
 
 
-def _member(table: "_Table") -> Member:
+def _member(table: Table) -> Member:
     sid = table.number("id", 1, 0xFFFF)
     addresses = {name: table.address(name) for name in ADDRESSES}
     table.nothing_else()
     return Member(sid, addresses)
 
 
-def _listen(kv: "_Table") -> dict[str, str]:
+def _listen(kv: Table) -> dict[str, str]:
     if not kv.has("listen"):
         return {}
     table = kv.table("listen")
@@ -172,7 +165,7 @@ def _listen(kv: "_Table") -> dict[str, str]:
     return found
 
 
-def _shards(kv: "_Table") -> tuple[bytes, ...]:
+def _shards(kv: Table) -> tuple[bytes, ...]:
     shards = tuple(text.encode() for text in kv.texts("shards", [""]))
     if not 1 <= len(shards) <= SHARDS_MAX or shards[0] != b"" or list(shards) != sorted(set(shards)):
         raise ConfigError(
@@ -180,78 +173,3 @@ def _shards(kv: "_Table") -> tuple[bytes, ...]:
             kv.file,
         )
     return shards
-
-
-class _Table:
-    """A table of the document; remembers which keys were asked for."""
-
-    def __init__(self, values: Mapping[str, Any], name: str, file: str) -> None:
-        self.file = file
-        self._values = values
-        self._name = name
-        self._asked: set[str] = set()
-
-    def _key(self, key: str) -> str:
-        return f"{self._name}.{key}" if self._name else key
-
-    def _get(self, key: str, default: Any, wanted: str, fits: Callable[[Any], bool]) -> Any:
-        self._asked.add(key)
-        value = self._values.get(key, default)
-        if value is None:
-            raise ConfigError(f"{self._key(key)} is missing, expected {wanted}", self.file)
-        if not fits(value):
-            raise ConfigError(f"{self._key(key)}: expected {wanted}, found {value!r}", self.file)
-        return value
-
-    def has(self, key: str) -> bool:
-        self._asked.add(key)
-        return key in self._values
-
-    def table(self, key: str) -> "_Table":
-        return _Table(self._get(key, None, "a table", lambda value: isinstance(value, dict)), self._key(key), self.file)
-
-    def tables(self, key: str) -> list["_Table"]:
-        found = self._get(
-            key,
-            None,
-            "tables",
-            lambda value: isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value),
-        )
-        return [_Table(item, f"{self._key(key)}[{index}]", self.file) for index, item in enumerate(found)]
-
-    def number(self, key: str, least: int, most: int, default: int | None = None) -> int:
-        wanted = f"a number from {least} to {most}"
-        return int(self._get(key, default, wanted, lambda value: type(value) is int and least <= value <= most))
-
-    def truth(self, key: str, default: bool) -> bool:
-        return bool(self._get(key, default, "true or false", lambda value: isinstance(value, bool)))
-
-    def text(self, key: str, default: str | None = None) -> str:
-        return str(self._get(key, default, "a text", lambda value: isinstance(value, str) and value != ""))
-
-    def texts(self, key: str, default: list[str]) -> list[str]:
-        return list(
-            self._get(
-                key,
-                default,
-                "a list of texts",
-                lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-            )
-        )
-
-    def address(self, key: str) -> str:
-        return str(self._get(key, None, '"host:port"', _is_address))
-
-    def nothing_else(self) -> None:
-        unknown = sorted(set(self._values) - self._asked)
-        if unknown:
-            raise ConfigError(
-                f"{self._key(unknown[0])} is not known; the keys here are: {', '.join(sorted(self._asked))}", self.file
-            )
-
-
-def _is_address(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    host, _, port = value.rpartition(":")
-    return host != "" and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535

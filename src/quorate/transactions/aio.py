@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
+from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.drivers.kazoo import SCHEME
@@ -90,6 +91,11 @@ class Coordinator:
         self._followed: list[Record] = []
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
+
+    @classmethod
+    def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
+        """As the file says (``config``), but for ``options``. Raises ConfigError, and what making one does."""
+        return cls(**config.load(file).options(options))
 
     @property
     def metrics(self) -> Any:
@@ -226,18 +232,22 @@ class Transaction:
         return self._work.state
 
     async def __aenter__(self) -> "Transaction":
-        self._coordinator.engine.metrics.begun()
+        self._work.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            if self._work.state in OPEN:
+        try:
+            if self._work.state not in OPEN:
+                return
+            if error is None:
+                await self.commit()
+            else:
+                self._work.cause = error
                 await self.rollback()
-            return
-        if self._work.state in OPEN:
-            await self.commit()
+        finally:
+            self._work.leave()
 
     async def enlist(self, what: Any, resource: Any = None) -> Any:
         """Take part with a connection (idle, and the caller's: it is handed back as it was), or with a participant, or with the participant of that name,

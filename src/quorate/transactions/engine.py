@@ -6,21 +6,24 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from quorate.errors import UsageError
+from quorate.errors import QuorateError, UsageError
 from quorate.transactions import gtid as gtids
 from quorate.transactions.commit import Ended, Part, abort, apply, commit, commit_prepared, prepare
 from quorate.transactions.drivers import session_for
-from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
-from quorate.transactions.flow import Flow, ask
+from quorate.transactions.errors import Aborted, HeuristicOutcome, NotYetApplied, TransactionError
+from quorate.transactions.flow import Done, Flow, ask, side_by_side
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.metrics import Metrics
+from quorate.transactions.observing import Observer, observed
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision, Record
 from quorate.transactions.recovery import Report, sweep
 from quorate.transactions.sql.session import Session
+from quorate.transactions.survey import why_foreign_name
+from quorate.transactions.tracing import trace_of
 
 log = logging.getLogger("quorate.transactions")
 
@@ -29,6 +32,7 @@ ACTIVE, COMMITTING, COMMITTED, ABORTED, IN_DOUBT = "active", "committing", "comm
 PREPARED = "prepared"
 OPEN = (ACTIVE, PREPARED)
 SWEEP_SECONDS = 10.0
+MEASURE_SECONDS = 5.0
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
 
@@ -120,8 +124,18 @@ class Engine:
         return (yield from self.sweep_now())
 
     def sweep_now(self) -> Flow[Report]:
-        report = yield from sweep(self.participants, self.log, self.space, self.by, keep=self.keep)
-        self.metrics.swept(report)
+        try:
+            report = yield from sweep(self.participants, self.log, self.space, self.by, keep=self.keep)
+        except QuorateError:
+            self.metrics.sweep_failed()
+            raise
+        # of several databases on one server each lists the others' branches too
+        report.foreign = [
+            (participant, name)
+            for participant, name in report.foreign
+            if why_foreign_name(name, self.participants, self.space) is not None
+        ]
+        self.metrics.swept(report, self.participants, (yield from self._measure(report)))
         told = [
             *[(logging.WARNING, "recovery committed %s at %s", of, at) for of, at in report.committed],
             *[(logging.WARNING, "recovery rolled %s back at %s", of, at) for of, at in report.aborted],
@@ -142,6 +156,18 @@ class Engine:
             log.warning("recovery cannot reach %s: %s", participant, why, extra={"participant": participant})
         return report
 
+    def _measure(self, report: Report) -> Flow[dict[str, Mapping[str, float]]]:
+        """What participants that can be reached tell of themselves."""
+        names = [
+            name
+            for name, participant in self.participants.items()
+            if name not in report.unreachable and hasattr(participant, "measure")
+        ]
+        results = yield from side_by_side(
+            [ask(f"sweep {name}: measure", self.participants[name], "measure") for name in names], MEASURE_SECONDS
+        )
+        return {name: result.value for name, result in zip(names, results, strict=True) if isinstance(result, Done)}
+
 
 class Work:
     """One transaction. ``riding``: called for what is written to the log's own store with the decision."""
@@ -160,6 +186,9 @@ class Work:
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
         self.riding: Callable[[], Any] = lambda: None
+        self.cause: BaseException | None = None
+        """What ended the program's block, if it is rolled back."""
+        self._observer = Observer(engine.metrics, trace_of(gtid.text))
 
     def left(self) -> float:
         """Seconds until the time is up. Raises Aborted."""
@@ -218,13 +247,14 @@ class Work:
             self.check_active()
             self.state = COMMITTING
             self.busy = True
+        started = time.perf_counter()
+        flow = prepare(self.gtid, self.parts, self.engine.log, self.engine.by)
         try:
-            self.voted_yes = yield from prepare(self.gtid, self.parts, self.engine.log, self.engine.by)
+            self.voted_yes = yield from observed(flow, self._observer)
         except BaseException as error:
             # only a decision could commit it, and nobody but us would write that
-            self.state = ABORTED
-            self.engine.metrics.aborted()
-            log.info("aborted: %s", error, extra={"gtid": self.gtid.text})
+            outcome = "heuristic" if isinstance(error, HeuristicOutcome) else "aborted"
+            self._ended(ABORTED, outcome, started, error, logging.INFO)
             self.let_go()
             raise
         self.state = PREPARED
@@ -235,57 +265,63 @@ class Work:
         early = self.early if early is None else early
         was_prepared = self._leave_open(COMMITTING) == PREPARED
         started = time.perf_counter()
-        metrics = self.engine.metrics
         applying_later = False
         try:
             riding = self.riding()
             if was_prepared:
-                ended = yield from commit_prepared(self.gtid, self.voted_yes, decisions, by, riding, early)
+                flow = commit_prepared(self.gtid, self.voted_yes, decisions, by, riding, early)
             else:
-                ended = yield from commit(self.gtid, self.parts, decisions, by, riding, early)
-            self.state = COMMITTED
+                flow = commit(self.gtid, self.parts, decisions, by, riding, early)
+            ended = yield from observed(flow, self._observer)
+            self._ended(COMMITTED, "committed", started, None, logging.DEBUG)
             applying_later = not ended.applied
-            metrics.committed(time.perf_counter() - started)
             return ended
         except Aborted as error:
-            self.state = ABORTED
-            metrics.aborted()
-            log.info("aborted: %s", error, extra={"gtid": self.gtid.text})
+            self._ended(ABORTED, "aborted", started, error, logging.INFO)
             raise
         except NotYetApplied as error:
-            self.state = COMMITTED
-            metrics.in_doubt()
-            log.warning("%s", error, extra={"gtid": self.gtid.text})
+            self._ended(COMMITTED, "not yet applied", started, error, logging.WARNING)
             raise
         except HeuristicOutcome as error:
-            self.state = COMMITTED if error.decision == Decision.COMMIT.value else ABORTED
-            metrics.heuristic()
-            log.error("%s", error, extra={"gtid": self.gtid.text})
+            state = COMMITTED if error.decision == Decision.COMMIT.value else ABORTED
+            self._ended(state, "heuristic", started, error, logging.ERROR)
             raise
-        except InDoubt as error:
-            self.state = IN_DOUBT
-            metrics.in_doubt()
-            log.warning("%s", error, extra={"gtid": self.gtid.text})
-            raise
-        except BaseException:
-            self.state = IN_DOUBT
+        except BaseException as error:
+            self._ended(IN_DOUBT, "in doubt", started, error, logging.WARNING)
             raise
         finally:
             if not applying_later:
                 self.let_go()
 
+    def _ended(self, state: str, outcome: str, started: float | None, error: BaseException | None, level: int) -> None:
+        """What the program is told, counted, logged and traced."""
+        self.state = state
+        seconds = None if started is None else time.perf_counter() - started
+        self.engine.metrics.ended(outcome, seconds)
+        if self._observer.trace is not None:
+            self._observer.trace.ended(outcome, error)
+        if log.isEnabledFor(level):
+            told = error if isinstance(error, TransactionError) else f"transaction {self.gtid}: {outcome}"
+            log.log(
+                level,
+                "%s",
+                told,
+                extra={
+                    "gtid": self.gtid.text,
+                    "outcome": outcome,
+                    "seconds": seconds,
+                    "participants": [part.name for part in self.parts],
+                },
+            )
+
     def apply(self, ended: Ended) -> Flow[Record | None]:
         """What was left for after the decision. The record, if all have followed."""
         assert ended.decided is not None
         try:
-            yield from apply(ended.decided, ended.parts, self.engine.log)
-        except NotYetApplied as error:
-            self.engine.metrics.in_doubt()
-            log.warning("%s", error, extra={"gtid": self.gtid.text})
-            return None
-        except HeuristicOutcome as error:
-            self.engine.metrics.heuristic()
-            log.error("%s", error, extra={"gtid": self.gtid.text})
+            yield from observed(apply(ended.decided, ended.parts, self.engine.log), self._observer)
+        except (NotYetApplied, HeuristicOutcome) as error:
+            level = logging.ERROR if isinstance(error, HeuristicOutcome) else logging.WARNING
+            log.log(level, "%s", error, extra={"gtid": self.gtid.text})
             return None
         finally:
             self.let_go()
@@ -293,11 +329,21 @@ class Work:
 
     def rollback(self) -> Flow[None]:
         parts = self.voted_yes if self._leave_open(ABORTED) == PREPARED else self.parts
-        self.engine.metrics.aborted()
+        self._ended(ABORTED, "aborted", None, self.cause, logging.DEBUG)
         try:
-            yield from abort(parts)
+            yield from observed(abort(parts), self._observer)
         finally:
             self.let_go()
+
+    def enter(self) -> None:
+        """The program's block begins."""
+        self.engine.metrics.begun()
+        if self._observer.trace is not None:
+            self._observer.trace.enter()
+
+    def leave(self) -> None:
+        if self._observer.trace is not None:
+            self._observer.trace.leave()
 
     def let_go(self) -> None:
         """Connections that still hold a branch are broken off, so that recovery can end it."""
@@ -320,5 +366,5 @@ def early_of(engine: Engine, acknowledge: str | None) -> bool:
 def finished(record: Record) -> Record:
     """The record that says that all have followed."""
     return Record(
-        record.gtid, record.decision, record.branches, record.at, record.by, record.reason, True, record.heuristic
-    )
+        record.gtid, record.decision, record.branches, record.at, record.by, record.reason, True, record.heuristic, record.resolved
+    )  # fmt: skip

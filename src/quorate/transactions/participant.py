@@ -65,6 +65,30 @@ class Prepared:
         self.live = live
 
 
+class Waiter:
+    """Somebody's session that waits for a lock of a branch. ``seconds``: how long already, None if that is not told; ``statement``: what it
+    is at, "" if the user may not see it."""
+
+    __slots__ = ("lock", "seconds", "session", "statement")
+
+    def __init__(self, session: str, seconds: float | None, lock: str, statement: str) -> None:
+        self.session = session
+        self.seconds = seconds
+        self.lock = lock
+        self.statement = statement
+
+
+class Blocking:
+    """What a prepared branch keeps from others: ``locks``, as people read them; ``waiters``; ``note``: what has to be known about the answer."""
+
+    __slots__ = ("locks", "note", "waiters")
+
+    def __init__(self, locks: Sequence[str], waiters: Sequence[Waiter], note: str = "") -> None:
+        self.locks = list(locks)
+        self.waiters = list(waiters)
+        self.note = note
+
+
 class Participant(Protocol):
     """``name``: 1 to 40 of a-z, 0-9, _ and -, the same in every process, for recovery finds branches by it."""
 
@@ -94,6 +118,16 @@ class OnePhase(Protocol):
 
     def commit_one_phase(self, branch: Branch) -> Any:
         """Commit a branch that was not prepared. Raises VotedNo if it is rolled back, ConnectionBroken if ``outcome`` has to tell."""
+
+
+class Observable(Protocol):
+    """A participant that can tell operators more."""
+
+    def blocking(self, branch: Branch) -> Any:
+        """Blocking: what the prepared branch keeps from others. Raises ParticipantError if the user may not ask."""
+
+    def measure(self) -> Any:
+        """A mapping of gauges for the metrics, such as ``prepared_slots_used``."""
 
 
 Listed = Sequence[Prepared]

@@ -6,6 +6,7 @@ JSON with a version, so that it can be read where it lies (``zkCli.sh get``, ``q
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 from quorate.errors import RemoteProtocolError
 from quorate.transactions.gtid import Gtid, parse
@@ -19,11 +20,22 @@ class Decision(Enum):
     ABORT = "abort"
 
 
+class Resolution:
+    """That an operator has mended by hand what ``heuristic`` tells of. ``at``: seconds since 1970."""
+
+    __slots__ = ("at", "by", "reason")
+
+    def __init__(self, by: str, at: float, reason: str) -> None:
+        self.by = by
+        self.at = at
+        self.reason = reason
+
+
 class Record:
     """``branches``: of a COMMIT all that voted yes, with their tokens; of an ABORT what was found. ``at``: seconds since 1970. ``by``: who decided.
-    ``done``: every branch is known to have followed. ``heuristic``: branches that somebody ended otherwise, and how."""
+    ``done``: every branch is known to have followed. ``heuristic``: branches that somebody ended otherwise, and how; ``resolved``: an operator has seen to them."""
 
-    __slots__ = ("at", "branches", "by", "decision", "done", "gtid", "heuristic", "reason")
+    __slots__ = ("at", "branches", "by", "decision", "done", "gtid", "heuristic", "reason", "resolved")
 
     def __init__(
         self,
@@ -35,6 +47,7 @@ class Record:
         reason: str = "",
         done: bool = False,
         heuristic: Mapping[str, str] | None = None,
+        resolved: Resolution | None = None,
     ) -> None:
         self.gtid = gtid
         self.decision = decision
@@ -44,6 +57,11 @@ class Record:
         self.reason = reason
         self.done = done
         self.heuristic = dict(heuristic or {})
+        self.resolved = resolved
+
+    @property
+    def waits_for_operator(self) -> bool:
+        return bool(self.heuristic) and self.resolved is None
 
     def branch(self, participant: str) -> Branch | None:
         for branch in self.branches:
@@ -66,6 +84,9 @@ class Record:
             found["done"] = True
         if self.heuristic:
             found["heuristic"] = self.heuristic
+        if self.resolved is not None:
+            resolved = self.resolved
+            found["resolved"] = {"by": resolved.by, "at": round(resolved.at, 3), "reason": resolved.reason}
         return json.dumps(found, separators=(",", ":")).encode()
 
     def __repr__(self) -> str:
@@ -102,6 +123,11 @@ def unpack(data: bytes) -> Record:
             str(found.get("reason", "")),
             bool(found.get("done", False)),
             {str(name): str(what) for name, what in found.get("heuristic", {}).items()},
+            _resolution(found.get("resolved")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RemoteProtocolError(f"no decision record: {error!r} in {data[:200]!r}") from None
+
+
+def _resolution(found: Any) -> Resolution | None:
+    return None if found is None else Resolution(str(found["by"]), float(found["at"]), str(found["reason"]))

@@ -26,6 +26,8 @@ GRACE_SECONDS = 2.0
 """How long after its deadline an undecided transaction is left alone, for clocks differ."""
 KEEP_SECONDS = 60.0
 """How long after its deadline a finished decision is kept."""
+RESOLVED_KEEP_SECONDS = 7 * 86400.0
+"""How long a decision is kept after an operator has acknowledged that a branch ended otherwise."""
 ASK_SECONDS = 30.0
 """For one participant's part of a sweep."""
 ROUNDS = 3
@@ -37,7 +39,7 @@ class Report:
     """What a sweep found and did. Lists of (gtid, participant): ``committed``, ``aborted``, ``in_doubt`` (prepared, and not ended yet; with their age in
     seconds). ``foreign``: (participant, name) of what is not ours. ``heuristic``: (gtid, participant, what). ``unreachable``: participant → why.
     ``unknown``: (gtid, participant) where it cannot be told, or not yet, whether the participant has followed the decision. ``unreadable``: keys of the log's
-    that hold no records."""
+    that hold no records. ``unresolved``: of recorded heuristic outcomes, old ones too, those that no operator has acknowledged, as in ``heuristic``."""
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, str]] = []
@@ -48,9 +50,8 @@ class Report:
         self.unreachable: dict[str, str] = {}
         self.unknown: list[tuple[str, str]] = []
         self.unreadable: list[str] = []
+        self.unresolved: list[tuple[str, str, str]] = []
         self.forgotten = 0
-        self.heuristic_new = 0
-        """Of ``heuristic``, those that nobody had found before."""
 
     def tell_heuristic(self, gtid: Gtid, participant: str, what: str) -> None:
         if (gtid.text, participant, what) not in self.heuristic:
@@ -76,6 +77,12 @@ def sweep(
         else:
             listed[name] = result.value
     yield from _ask_after(participants, log, known, listed, report)
+    report.unresolved = [
+        (record.gtid.text, participant, what)
+        for record in known.values()
+        if record.waits_for_operator
+        for participant, what in record.heuristic.items()
+    ]
     yield from _forget(participants, log, space, known, report, keep)
     return report
 
@@ -195,7 +202,6 @@ def _against(
     report.tell_heuristic(record.gtid, participant, what)
     stands = known[record.gtid]
     if stands.heuristic.get(participant) != what:
-        report.heuristic_new += 1
         change = amended(stands, heuristic={participant: what})
         yield from ask("sweep log: amend", log, "amend", [change])
         known[record.gtid] = change
@@ -297,11 +303,12 @@ def _forget(
     keep: float,
 ) -> Flow[None]:
     """What is finished and old. What an operator has to see stays until it is resolved."""
-    before = (yield from now()) - keep
+    time = yield from now()
+    before = time - keep
     old = [
         record.gtid
         for record in known.values()
-        if record.done and not record.heuristic and record.gtid.deadline < before
+        if record.done and record.gtid.deadline < before and not _seen_by_operators(record, time)
     ]
     horizon = 0.0
     if old:
@@ -319,3 +326,10 @@ def _forget(
         yield from side_by_side(
             [ask(f"sweep {participant.name}: tidy", participant, "tidy", horizon, space)], ASK_SECONDS
         )
+
+
+def _seen_by_operators(record: Record, time: float) -> bool:
+    """Whether they still have to see it, or may want to see who closed it."""
+    return record.waits_for_operator or (
+        record.resolved is not None and time < record.resolved.at + RESOLVED_KEEP_SECONDS
+    )

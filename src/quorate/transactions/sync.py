@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
+from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.drivers.kazoo import SCHEME
@@ -87,6 +88,11 @@ class Coordinator:
         self._idle: dict[str, list[Session]] = {}
         self._helper = threading.Thread(target=self._help, name="quorate-transactions-helper", daemon=True)
         self._helper.start()
+
+    @classmethod
+    def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
+        """As the file says (``config``), but for ``options``. Raises ConfigError, and what making one does."""
+        return cls(**config.load(file).options(options))
 
     @property
     def metrics(self) -> Any:
@@ -236,18 +242,22 @@ class Transaction:
         return self._work.state
 
     def __enter__(self) -> "Transaction":
-        self._coordinator.engine.metrics.begun()
+        self._work.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            if self._work.state in OPEN:
+        try:
+            if self._work.state not in OPEN:
+                return
+            if error is None:
+                self.commit()
+            else:
+                self._work.cause = error
                 self.rollback()
-            return
-        if self._work.state in OPEN:
-            self.commit()
+        finally:
+            self._work.leave()
 
     def enlist(self, what: Any, resource: Any = None) -> Any:
         """See ``aio.Transaction.enlist``."""

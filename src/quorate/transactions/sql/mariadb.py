@@ -14,13 +14,13 @@ MariaDB 10.11: XA Transactions, BEGIN NOT ATOMIC, GET_LOCK. Names are given as h
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quorate.errors import UsageError
 from quorate.transactions.errors import ConfigurationError, ConnectionBroken, ParticipantError, UnknownBranch, VotedNo
 from quorate.transactions.flow import Flow, call, now, sleep
 from quorate.transactions.gtid import check_name, parse
-from quorate.transactions.participant import Branch, Outcome, Prepared, Vote
+from quorate.transactions.participant import Blocking, Branch, Outcome, Prepared, Vote, Waiter
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
@@ -35,6 +35,8 @@ _DUPLICATE = "1062"
 _LOCK_WAIT = "1205"
 _NO_SUCH_TABLE = "1146"
 _NO_SUCH_THREAD = "1094"
+_NOT_ALLOWED = "1227"
+STATEMENT_MAX = 200
 FENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 BRANCH_ROW, FENCE_ROW, ALONE_ROW = 0, 1, 2
@@ -88,6 +90,9 @@ class MariaDBParticipant:
         self._uncounted: set[str] = set()
         """Transactions in whose branches no rows were counted at the begin, and so cannot be at the vote."""
         self._checked = False
+
+    unknown_for_now = True
+    """Whether an outcome that is UNKNOWN will be known: when a connection has ended, or the server was restarted."""
 
     # ---- work
 
@@ -385,6 +390,61 @@ class MariaDBParticipant:
         except SqlError as error:
             if error.code not in (_NO_SUCH_TABLE, _LOCK_WAIT):
                 raise
+
+    # ---- for operators
+
+    def blocking(self, branch: Branch) -> Flow[Blocking]:
+        """InnoDB does not tell which xid a transaction has: it is found by its connection, and those without one are told together."""
+        owner = (yield from self._owner(branch)) or 0
+        found = yield from self._elsewhere(
+            f"SELECT trx_rows_locked, trx_tables_locked FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id = {owner}",
+            "locks",
+        )
+        waiters = yield from self._elsewhere(
+            "SELECT DISTINCT r.trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, r.trx_wait_started, NOW()), l.lock_table, "
+            f"COALESCE(LEFT(r.trx_query, {STATEMENT_MAX}), '') FROM information_schema.INNODB_LOCK_WAITS w "
+            "JOIN information_schema.INNODB_TRX b ON b.trx_id = w.blocking_trx_id "
+            "JOIN information_schema.INNODB_TRX r ON r.trx_id = w.requesting_trx_id "
+            "JOIN information_schema.INNODB_LOCKS l ON l.lock_id = w.requested_lock_id "
+            f"WHERE b.trx_mysql_thread_id = {owner} ORDER BY r.trx_wait_started",
+            "waiters",
+        )
+        several = len(found.rows) > 1
+        return Blocking(
+            [f"{rows} rows in {tables} tables" for rows, tables in found.rows],
+            [
+                Waiter(
+                    f"{thread}",
+                    None if seconds is None else float(seconds),
+                    str(lock),
+                    " ".join(str(statement).split()),
+                )
+                for thread, seconds, lock, statement in waiters.rows
+            ],
+            "of this branch and of others whose connection is gone: InnoDB does not tell them apart" if several else "",
+        )
+
+    def measure(self) -> Flow[Mapping[str, float]]:
+        """Branches that the server keeps prepared and locked and does not list: only a restart brings them back. Nothing if the user lacks the right
+        PROCESS."""
+        try:
+            before = yield from self._detached()
+            listed = yield from self.recover()
+            after = yield from self._detached()
+        except SqlError as error:
+            if error.code == _NOT_ALLOWED:
+                return {}
+            raise
+        # what was detached at both times; of other people's branches it is not known whether a connection still has them
+        lost = len(before & after) - sum(1 for prepared in listed if not prepared.live)
+        return {"lost_branches": float(max(0, lost)), "prepared_branches": float(len(listed))}
+
+    def _detached(self) -> Flow[set[str]]:
+        """InnoDB's transactions that no connection has."""
+        answer = yield from self._elsewhere(
+            "SELECT trx_id FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id = 0", "detached"
+        )
+        return {str(row[0]) for row in answer.rows}
 
     # ---- sessions
 

@@ -12,7 +12,7 @@ PostgreSQL 15 documentation: PREPARE TRANSACTION, COMMIT PREPARED, pg_prepared_x
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quorate.errors import UsageError
 from quorate.transactions.errors import (
@@ -24,7 +24,7 @@ from quorate.transactions.errors import (
 )
 from quorate.transactions.flow import Flow, call, now, sleep
 from quorate.transactions.gtid import check_name, parse
-from quorate.transactions.participant import Branch, Outcome, Prepared, Vote
+from quorate.transactions.participant import Blocking, Branch, Outcome, Prepared, Vote, Waiter
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
@@ -38,6 +38,11 @@ _LOCK_PREFIX = b"quorate"
 _MARK = "quorate.branch"
 """A setting that lasts as long as the transaction: whether it is still the one that was begun."""
 _ENDED = "the transaction was ended on the connection itself; what it did until then is out of our hands"
+STATEMENT_MAX = 200
+"""Characters of a waiting session's statement that are shown."""
+_LOCK_TAG = (
+    "locktype", "database", "relation", "page", "tuple", "virtualxid", "transactionid", "classid", "objid", "objsubid",
+)  # fmt: skip
 FENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 
@@ -298,6 +303,56 @@ class PostgresParticipant:
         if prepared in (True, "t"):
             return Outcome.PREPARED
         return {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED}.get(found, Outcome.UNKNOWN)
+
+    # ---- for operators
+
+    def blocking(self, branch: Branch) -> Flow[Blocking]:
+        """A prepared transaction has no process, and is process 0 among those that block. Its locks lie under the virtual number of the session that made it
+        (or -1 after a restart): the same as its lock on its own number does."""
+        mine = (
+            "h.pid is null and h.virtualtransaction = (select n.virtualtransaction from pg_locks n join pg_prepared_xacts x "
+            f"on n.transactionid = x.transaction where n.locktype = 'transactionid' and n.pid is null and n.granted and x.gid = '{gid(branch)}')"
+        )
+        locks = yield from self._elsewhere(
+            "select coalesce(h.relation::regclass::text, h.locktype), h.mode, count(*) from pg_locks h "
+            f"where h.locktype not in ('transactionid', 'virtualxid', 'advisory') and {mine} group by 1, 2 order by 1, 2",
+            "locks",
+        )
+        same = " and ".join(f"w.{column} is not distinct from h.{column}" for column in _LOCK_TAG)
+        waiters = yield from self._elsewhere(
+            f"with recursive direct as (select distinct w.pid from pg_locks w join pg_locks h on {same} "
+            f"where not w.granted and h.granted and {mine} and 0 = any(pg_blocking_pids(w.pid))), "
+            "blocked as (select pid from direct union select a.pid from pg_stat_activity a join blocked b on b.pid = any(pg_blocking_pids(a.pid))) "
+            "select a.pid, a.usename::text, coalesce(a.application_name, ''), extract(epoch from clock_timestamp() - a.query_start)::float8, "
+            f"coalesce(left(a.query, {STATEMENT_MAX}), ''), (select string_agg(distinct coalesce(w.relation::regclass::text, 'a row'), ', ') from pg_locks w "
+            "where w.pid = a.pid and not w.granted) from pg_stat_activity a join blocked using (pid) order by a.query_start",
+            "waiters",
+        )
+        return Blocking(
+            [f"{what} {mode}" for what, mode, _ in locks.rows],
+            [
+                Waiter(
+                    f"{pid} ({user}{f', {application}' if application else ''})",
+                    None if seconds is None else float(seconds),
+                    str(lock or ""),
+                    " ".join(str(statement).split()),
+                )
+                for pid, user, application, seconds, statement, lock in waiters.rows
+            ],
+        )
+
+    def measure(self) -> Flow[Mapping[str, float]]:
+        """Of the server, other databases' too. The oldest prepared transaction keeps vacuum from removing what died after it."""
+        answer = yield from self._elsewhere(
+            "select count(*), current_setting('max_prepared_transactions')::int, coalesce(max(age(transaction)), 0) from pg_prepared_xacts",
+            "measure",
+        )
+        ((used, slots, age),) = answer.rows
+        return {
+            "prepared_slots_used": float(used),
+            "prepared_slots_max": float(slots),
+            "oldest_prepared_age_transactions": float(age),
+        }
 
     # ---- sessions
 
