@@ -11,7 +11,9 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -49,13 +51,13 @@ class Server:
         self.settings = dict(settings or {})
         (self.port,) = free_ports(1)
         self.process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True)
         if os.geteuid() == 0:
-            shutil.chown(folder, self._account())
-            # the account has to get there
-            for parent in folder.parents:
-                if parent.stat().st_uid == 0 and parent != Path("/") and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            # the account has to get there, and pytest closes its own folder to others whenever it starts anew
+            self.folder = Path(tempfile.mkdtemp(prefix="quorate-"))
+            shutil.chown(self.folder, self._account())
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        else:
+            folder.mkdir(parents=True)
         self.create()
 
     def __enter__(self) -> Self:
