@@ -132,6 +132,12 @@ class _Stream(asyncio.Protocol):
     def made(self) -> bool:
         return self._transport is not None
 
+    def given_up(self, reason: str) -> None:
+        """It was made just as its time was up. uvloop closes its transport then and never tells of that; asyncio does, and is not heard."""
+        self.reason = self.reason or reason
+        self.abort()
+        self.connection_lost(None)
+
     def close(self) -> None:
         if not self._closed and self._transport is not None:
             self._closed = True
@@ -258,7 +264,8 @@ class AsyncioEnvironment:
         except (OSError, ValueError, UnicodeError) as error:
             reason = _phrase(error)
         if stream.made:
-            return  # it was made just as the time was up: the stream itself tells of its end
+            stream.given_up(reason)
+            return
         try:
             handler.closed(reason)
         except Exception:

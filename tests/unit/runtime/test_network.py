@@ -273,6 +273,27 @@ def test_a_connection_that_nobody_answers(bench: Bench) -> None:
             filler.close()
 
 
+class Slow(Recorder):
+    """When it is told of its connection, the time that making it may take goes by."""
+
+    def connected(self, connection: Connection) -> None:
+        super().connected(connection)
+        time.sleep(0.06)
+
+
+def test_a_connection_that_is_made_just_as_its_time_is_up(bench: Bench) -> None:
+    """Whoever was told of the connection is told of its end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        late = Recorder()
+        while "connected" not in late.events:
+            # the process may be kept from running for all this time before it is made, too
+            late = Slow()
+            bench.env.connect("127.0.0.1", server.getsockname()[1], late, 50)
+            bench.until(lambda late=late: late.reason)  # type: ignore[misc]  # lambdas with defaults
+        assert late.events == ["connected", "closed"]
+        assert late.reason == "no connection within 50 ms"
+
+
 def test_addresses_that_cannot_be_had(bench: Bench) -> None:
     first = bench.env.listen("127.0.0.1", 0, Recorder)
     port = first.address[1]

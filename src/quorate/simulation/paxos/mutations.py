@@ -11,6 +11,7 @@ from quorate.consensus.paxos.acceptor import Acceptor
 from quorate.consensus.paxos.group import Group
 from quorate.consensus.paxos.journal import Journal
 from quorate.consensus.paxos.leader import Leader
+from quorate.consensus.paxos.links import Links
 from quorate.consensus.paxos.messages import (
     Accept,
     Accepted,
@@ -179,6 +180,14 @@ def _learn_in_any_ballot(self: Peer, sender: int, message: Any) -> None:
     _heartbeat(self, sender, message)
 
 
+_redial = Links._redial
+
+
+def _lesser_waits(self: Links, sid: int) -> None:
+    if sid < self._sid:
+        _redial(self, sid)
+
+
 def _mutation(name: str, what: str, *patches: Patch, **more: Any) -> Mutation:
     return Mutation(swarm.draw, name, what, *patches, **more)
 
@@ -208,6 +217,7 @@ _ALL: Final = (
     _mutation("members-of-own-log", "a new leader counts its quorum by the members its own log names", Patch(Leader, "_members_with", _own_members), faults=("members", "partition", "crash")),
     _mutation("lease-kept-when-handed-over", "a leader that hands over goes on answering reads alone", Patch(Leader, "_hand_over", _hand_over_keeping_the_lease), faults=("hand_over", "oneway"), options=_LEASED),
     _mutation("learned-in-any-ballot", "a follower takes its own entries for decided that the leader's log does not have", Patch(Peer, "_heartbeat", _learn_in_any_ballot), faults=("partition", "oneway")),
+    _mutation("lesser-waits", "of two members the lesser waits until the greater dials, who may know nothing of it", Patch(Links, "_redial", _lesser_waits), faults=("members", "hand_over"), options=_THREE),
 )  # fmt: skip
 
 MUTATIONS: Final[dict[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}

@@ -12,6 +12,7 @@ from quorate.simulation.paxos import judging
 from quorate.simulation.paxos import options as swarm
 from quorate.simulation.paxos.clients import Clients
 from quorate.simulation.paxos.faults import Nemesis
+from quorate.simulation.paxos.growth import Growth
 from quorate.simulation.paxos.world import World
 from quorate.simulation.result import Result
 from quorate.simulation.scheduler import SECOND, Stream
@@ -80,6 +81,8 @@ class Run:
             world.trace.note(world.scheduler.now, kinds.PHASE, "", text="faults end, all members are up")
             self.nemesis.stop(everyone)
             self._recovered(everyone)
+        if not world.failure:
+            self._grow()
 
     def _quorum(self) -> tuple[int, ...]:
         """As few members as must be enough to go on in every group; () if members change just now, so that nobody can tell."""
@@ -101,6 +104,22 @@ class Run:
         self._recovery = max(self._recovery, world.scheduler.now - healed)
         clients.quiet()
         self._until(lambda: clients.idle and world.converged(up), "the members do not converge", up)
+        if not world.failure:
+            world.compare(up)
+
+    def _grow(self) -> None:
+        """A member that there never was is added to every group, and holds what the others do."""
+        world = self.world
+        fresh = [sid for sid in world.sids if sid not in world.started]
+        if not fresh or self.options["accept_quorum"]:
+            return  # fixed quorums do not allow every size
+        growth = Growth(world, fresh[0])
+        growth.begin()
+        up = tuple(sorted(world.started))
+        world.trace.note(world.scheduler.now, kinds.PHASE, "", text=f"member {growth.sid} is to be added")
+        self._until(growth.done, f"member {growth.sid} is not added", up)
+        if not world.failure:
+            self._until(lambda: world.converged(up), "the members do not converge", up)
         if not world.failure:
             world.compare(up)
 
