@@ -442,7 +442,7 @@ class SimMariaDB(Server):
             return Answer("", [(int(there),)])
         if statement.startswith("SELECT VERSION"):
             return Answer("", [("10.11.19-MariaDB", "0")])
-        if statement.startswith(("SELECT t.TABLE_NAME", "CREATE TABLE", "DELETE")):
+        if statement.startswith(("SELECT t.TABLE_NAME", "CREATE TABLE", "DELETE", "SET STATEMENT")):
             return Answer("")
         raise AssertionError(f"{self.name} does not understand {statement!r}")
 

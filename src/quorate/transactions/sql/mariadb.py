@@ -335,15 +335,16 @@ class MariaDBParticipant:
         return int(answer.rows[0][0]) > 0
 
     def tidy(self, before: float, space: str) -> Flow[None]:
-        """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more."""
+        """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more. A branch that is still prepared holds its
+        own: it is not waited for, but found there again the next time."""
         try:
             yield from self._elsewhere(
-                f"DELETE FROM {self._table} WHERE until < {int(before * 1000)} AND gtrid >= {_hex(f'q.{space}.')} "
+                f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR DELETE FROM {self._table} WHERE until < {int(before * 1000)} AND gtrid >= {_hex(f'q.{space}.')} "
                 f"AND gtrid < {_hex(f'q.{space}/')} LIMIT {TIDY_ROWS}",
                 "tidy",
             )
         except SqlError as error:
-            if error.code != _NO_SUCH_TABLE:
+            if error.code not in (_NO_SUCH_TABLE, _LOCK_WAIT):
                 raise
 
     # ---- sessions
