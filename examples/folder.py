@@ -33,8 +33,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from quorate.errors import UsageError
-from quorate.transactions import Branch, Outcome, ParticipantError, Prepared, UnknownBranch, Vote, VotedNo
-from quorate.transactions.errors import ConnectionBroken
+from quorate.transactions import (
+    Branch,
+    ConnectionBroken,
+    Outcome,
+    ParticipantError,
+    Prepared,
+    UnknownBranch,
+    Vote,
+    VotedNo,
+)
 from quorate.transactions.gtid import check_name, parse
 
 PREPARED, COMMITTING, COMMITTED, ABORTED = "prepared", "committing", "committed", "aborted"

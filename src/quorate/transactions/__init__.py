@@ -5,7 +5,9 @@
 ``databases``
     PostgreSQL and MariaDB; ``sql`` how each takes part, ``drivers`` their connections;
 ``participant``
-    the interface, for systems of your own;
+    the interface, for systems of your own; ``conformance`` the kit that tests one;
+``zope``
+    a bridge to Zope's ``transaction``;
 ``commit``, ``recovery``
     the protocol, as flows (``flow``) that ``shells`` carry out;
 ``log``, ``logs``
@@ -17,6 +19,7 @@ from quorate.transactions.databases import MariaDB, Postgres
 from quorate.transactions.errors import (
     Aborted,
     ConfigurationError,
+    ConnectionBroken,
     HeuristicOutcome,
     InDoubt,
     NotYetApplied,
@@ -28,6 +31,6 @@ from quorate.transactions.errors import (
 from quorate.transactions.participant import Branch, Outcome, Participant, Prepared, Vote
 
 __all__ = [
-    "Aborted", "Branch", "ConfigurationError", "Coordinator", "HeuristicOutcome", "InDoubt", "MariaDB", "NotYetApplied", "Outcome", "Participant",
+    "Aborted", "Branch", "ConfigurationError", "ConnectionBroken", "Coordinator", "HeuristicOutcome", "InDoubt", "MariaDB", "NotYetApplied", "Outcome", "Participant",
     "ParticipantError", "Postgres", "Prepared", "Transaction", "TransactionError", "UnknownBranch", "Vote", "VotedNo",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """What takes part in a transaction: the interface that databases are adapted to, and that a user implements for a system of their own.
 
-Each method may be plain, a coroutine function, or a generator function that yields steps (``flow``). ``conformance`` is the kit that tests one.
+Each method may be plain, a coroutine function (for coordinators on an event loop), or a generator function that yields steps (``flow``). Plain methods that wait for something
+belong to a class with ``blocks = True``: then they are called in threads where they would hold others up, several at a time. ``conformance`` is the kit that tests one, and
+``examples/folder.py`` a whole one.
 
     prepare ──yes──▶ prepared ──commit──▶ committed
        │                 └──rollback──▶ rolled back
@@ -90,34 +92,57 @@ class Blocking:
 
 
 class Participant(Protocol):
-    """``name``: 1 to 40 of a-z, 0-9, _ and -, the same in every process, for recovery finds branches by it."""
+    """``name``: 1 to 40 of a-z, 0-9, _ and -, the same in every process, for recovery finds branches by it. A branch is told apart by its transaction *and*
+    its participant, and has to be found by these two alone: other processes end it, at the same time as its own or after that has died.
+
+    Any error but those named here says: not now, ask again.
+    """
 
     name: str
 
     def prepare(self, branch: Branch) -> Any:
-        """Vote. After YES the branch survives anything that happens to the participant, and ends only by ``commit`` or ``rollback``."""
+        """A Vote; every exception is a NO. After YES the branch survives anything that happens to the participant, and ends only by ``commit`` or ``rollback``."""
 
     def commit(self, branch: Branch) -> Any:
-        """Commit a prepared branch. Raises UnknownBranch if there is none; any other error says that it has to be tried again."""
+        """Commit a prepared branch, durably. It is asked for again and again until it returns. Raises UnknownBranch if there is none; then ``outcome`` has to tell why."""
 
     def rollback(self, branch: Branch) -> Any:
-        """Roll the branch back, prepared or not. Raises as ``commit`` does."""
+        """Roll the branch back, prepared or not, also while its ``prepare`` is still under way. Raises UnknownBranch if there is none, or if it is committed."""
 
     def recover(self) -> Any:
-        """A sequence of Prepared: all that is prepared here, other people's too."""
+        """A sequence of Prepared: all that is prepared here, other people's too. Raises if it cannot be known now: an empty list is a promise."""
 
     def fence(self, branch: Branch) -> Any:
-        """Make sure that whoever still works for this branch can prepare or end it no more."""
+        """Make sure that whoever still works for this branch can neither prepare it nor commit it in one phase any more. One that is prepared stays so. May be asked for
+        more than once, and for a branch that never was."""
 
     def outcome(self, branch: Branch) -> Any:
-        """An Outcome."""
+        """An Outcome. COMMITTED for as long as ``tidy`` was not told that nobody will ask; UNKNOWN while somebody is at work for the branch, for he may yet commit it."""
+
+
+# ---- what a participant may have besides
+
+
+class Begins(Protocol):
+    def begin(self, branch: Branch) -> Any:
+        """Start the branch. What it gives back is what ``enlist`` gives the program. Without it a branch begins with whatever is done first."""
 
 
 class OnePhase(Protocol):
     """A participant that can do without ``prepare`` where it is the only one."""
 
     def commit_one_phase(self, branch: Branch) -> Any:
-        """Commit a branch that was not prepared. Raises VotedNo if it is rolled back, ConnectionBroken if ``outcome`` has to tell."""
+        """Commit a branch that was not prepared. Every exception says that it is rolled back, but for ConnectionBroken: then ``outcome`` has to tell."""
+
+
+class Tidies(Protocol):
+    def tidy(self, before: float, space: str) -> Any:
+        """Nobody will ask for outcomes of the space's transactions whose deadline was before that (seconds since 1970). What is prepared stays."""
+
+
+class LetsGo(Protocol):
+    def let_go(self, branch: Branch) -> None:
+        """The transaction is over in this process, however it ended. What is still open is broken off, so that others can end it; what is prepared stays so."""
 
 
 class Observable(Protocol):
