@@ -160,6 +160,7 @@ def test_an_undecided_transaction_is_listed_shown_and_aborted(desk: Desk) -> Non
     assert resolved["decided_by"].startswith("operator ")
     assert resolved["ended"] == {"orders": "rolled back", "stock": "rolled back"}
     desk.bank.check(moved=0)
+    assert desk.run("list") == (0, "nothing is unfinished\n", "")
     status, found = desk.json("list", "--all")
     assert [(one["gtid"], one["decision"]) for one in found["transactions"]] == [(gtid, "abort")]
     # again, and against it
@@ -180,9 +181,11 @@ def test_a_decided_one_is_carried_out_and_not_otherwise(desk: Desk) -> None:
     assert "orders       committed" in out
     assert "stock        committed" in out
     desk.bank.check(moved=AMOUNT)
+    assert desk.run("list")[1] == "nothing is unfinished\n"
     status, out, _ = desk.run("show", gtid)
     assert status == 0
     assert "decision     commit" in out
+    assert "followed     everywhere\n" in out
     assert out.count("committed") == 2
 
 
@@ -277,8 +280,7 @@ def test_sweep_ends_what_can_be_ended(desk: Desk) -> None:
     assert f"{young}  orders" in out
     assert desk.run("resolve", young, "--abort", "--reason", "test")[0] == 0
     desk.bank.check(moved=AMOUNT)
-    status, out, _ = desk.run("list")
-    assert young not in out or "finished" not in out
+    assert desk.run("list")[1] == "nothing is unfinished\n"
 
 
 def test_what_needs_somebody() -> None:
@@ -321,6 +323,7 @@ def test_an_operator_who_went_his_own_way_is_found_and_acknowledged(desk: Desk) 
     status, out, _ = desk.run("show", gtid)
     assert status == 0
     assert "orders rolled back, against the decision" in out
+    assert "followed     everywhere else\n" in out
     status, carried = desk.json("resolve", gtid, "--commit")
     assert (status, carried["against"]) == (1, {"orders": "rolled back"})
     assert "needs a --reason" in desk.refused("resolve", gtid, "--acknowledge")
