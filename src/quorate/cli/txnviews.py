@@ -152,7 +152,8 @@ def examined_text(examined: Examined) -> str:
         lines.append(("decided", f"{clock(record.at)} ({age(time - record.at)} ago)"))
         lines.append(("by", record.by))
         lines.append(("reason", record.reason or NOTHING))
-        lines.append(("followed", "everywhere" if record.done else "not known everywhere"))
+        everywhere = "everywhere else" if record.heuristic else "everywhere"
+        lines.append(("followed", everywhere if record.done else "not known everywhere"))
         for name, what in sorted(record.heuristic.items()):
             lines.append(("heuristic", f"{name} {what}, against the decision"))
         if record.resolved is not None:

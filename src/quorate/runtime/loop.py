@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import uvloop
 
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 Stopper = Callable[[Callable[[], None]], None]
 """Begins a clean stop and calls back once everything is stopped."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_TIMEOUT_S = 10.0
 
 _COLLECT = (200_000, 50, 1_000_000)
@@ -71,10 +73,20 @@ def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
             _log.info("%s: stopping", number.name)
             end(0)
 
+    def listen() -> None:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, signalled, number)
+        for number in early:
+            signalled(number)
+
+    # the loop loses what comes before it runs
+    early: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
     environment.ended = end
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signalled, number)
+        for number in SIGNALS:
+            before[number] = signal.signal(number, lambda number, _: early.append(signal.Signals(number)))
+        loop.call_soon(listen)
         gc.disable()  # recovery makes nothing but what stays
         try:
             stop = main(environment)
@@ -89,6 +101,8 @@ def run(main: Callable[[AsyncioEnvironment], Stopper]) -> int:
         loop.run_forever()
         asyncio.set_event_loop(None)
         loop.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status
 
 

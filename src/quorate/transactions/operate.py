@@ -204,13 +204,13 @@ class Operator:
             elif result.value is not None:
                 carried.ended[name] = result.value
         against = carried.against()
-        if (
-            against
-            and record.reason != TOO_LATE
-            and any(record.heuristic.get(name) != against[name] for name in against)
-        ):
-            record.heuristic.update(against)
-            yield from ask("log: amend", self.log, "amend", [record])
+        followed = not against and not carried.waiting
+        if record.reason == TOO_LATE or (followed and record.done) or not (followed or against):
+            return carried
+        # as a coordinator and recovery write it down, so that nobody has to ask again
+        record.done = record.done or followed
+        record.heuristic.update(against)
+        yield from ask("log: amend", self.log, "amend", [record])
         return carried
 
     def _end(self, name: str, record: Record) -> Flow[Outcome | None]:

@@ -397,6 +397,25 @@ class TestRun:
         assert run(main) == 0
         assert stops == [1]
 
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_while_everything_starts(self, number: signal.Signals) -> None:
+        """A server under load takes seconds to start, and whoever changes his mind then is not to be ignored."""
+        handler = signal.getsignal(number)
+        stops: list[int] = []
+
+        def main(env: AsyncioEnvironment) -> Stopper:
+            os.kill(os.getpid(), number)
+
+            def stop(stopped: Callable[[], None]) -> None:
+                stops.append(1)
+                stopped()
+
+            return stop
+
+        assert run(main) == 0
+        assert stops == [1]
+        assert signal.getsignal(number) is handler
+
     def test_a_second_signal_ends_at_once(self) -> None:
         def main(env: AsyncioEnvironment) -> Stopper:
             env.call_soon(lambda: os.kill(os.getpid(), signal.SIGTERM))
