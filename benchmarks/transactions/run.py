@@ -15,7 +15,7 @@ from benchmarks.transactions import tables
 from benchmarks.transactions.servers import Numbers, Servers, drive, make_folder, remove_folders
 from benchmarks.transactions.slowsync import SlowSync
 from benchmarks.transactions.tables import ASYNC, SLOWED, SPREAD, THREADS, Load, Samples
-from benchmarks.transactions.worker import WARM
+from benchmarks.transactions.worker import WARM_TOGETHER
 
 COUNTED = 40
 """Transactions whose flushes are counted, of each mode."""
@@ -65,7 +65,7 @@ def count(servers: Servers, modes: list[str]) -> dict[str, Numbers]:
         drive(servers, mode, 1, 1, 0.0, COUNTED)
         time.sleep(SETTLE_SECONDS)
         after = servers.flushes()
-        found[mode] = {name: (after[name] - before[name]) / (COUNTED + WARM) for name in after}
+        found[mode] = {name: (after[name] - before[name]) / (COUNTED + WARM_TOGETHER) for name in after}
     return found
 
 

@@ -1,11 +1,12 @@
 """The local decision log as several processes use it: each takes what the others have written, whatever its size, and damage is told from what is merely torn."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
-from quorate.errors import CorruptionError
+from quorate.errors import CorruptionError, StorageError
 from quorate.transactions.gtid import Gtid, new
 from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.participant import Branch
@@ -47,6 +48,59 @@ def test_each_sees_what_others_wrote_since_its_last_turn(tmp_path: Path, seed: i
     again = LocalLog(tmp_path / "log")
     assert names(again) == set(written)
     again.close()
+
+
+def test_threads_that_decide_at_once(tmp_path: Path) -> None:
+    """Half of them contend for the same transactions: one record stands for each, and all are told of that one, by whichever of two logs."""
+    logs = [LocalLog(tmp_path / "log"), LocalLog(tmp_path / "log")]
+    answers: list[tuple[int, Record]] = []
+    start = threading.Barrier(12)
+
+    def work(worker: int) -> None:
+        start.wait()
+        for number in range(15):
+            mine = number if worker % 2 else 1000 * (worker + 1) + number
+            proposed = Record(record(mine).gtid, Decision.COMMIT, [], NOW, f"worker {worker}")
+            answers.append((mine, logs[worker % 3 % 2].decide(proposed)))
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12 * 15
+    stands: dict[int, str] = {}
+    for mine, found in answers:
+        assert stands.setdefault(mine, found.by) == found.by
+    assert len(stands) == 6 * 15 + 15
+    for log in logs:
+        assert names(log) == {record(mine).gtid.text for mine in stands}
+        log.close()
+    again = LocalLog(tmp_path / "log")
+    for mine, by in stands.items():
+        found = again.read(record(mine).gtid)
+        assert found is not None
+        assert found.by == by
+    again.close()
+
+
+def test_who_is_answered_by_another_thread_hears_of_its_failure(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path / "log")
+    log.close()
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            log.decide(record(number))
+        except StorageError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 8
 
 
 def fill(path: Path, count: int) -> list[Gtid]:
