@@ -24,7 +24,7 @@ from typing import Any
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.aio import Client
 from quorate.transactions.commit import Ended
-from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.engine import ACTIVE, APPLYING_MAX, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -39,7 +39,7 @@ from quorate.transactions.sql.session import Session
 log = logging.getLogger("quorate.transactions")
 _CLOSE_SECONDS = 5.0
 _BATCH_SECONDS = 0.1
-_IDLE_MAX = 32
+_IDLE_MAX = 64
 
 
 class Coordinator:
@@ -80,6 +80,7 @@ class Coordinator:
         self._followed: list[Record] = []
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
+        self.applying = 0
 
     @property
     def metrics(self) -> Any:
@@ -268,13 +269,18 @@ class Transaction:
             self._return_sessions()
             if ended.decided is not None:
                 self._coordinator.followed(ended.decided)
-        else:
+        elif self._coordinator.applying < APPLYING_MAX:
             self._coordinator.in_background(self._apply(ended))
+        else:
+            # more is decided than can be applied: whoever adds to it waits
+            await self._apply(ended)
 
     async def _apply(self, ended: Ended) -> None:
+        self._coordinator.applying += 1
         try:
             record = await self._coordinator.shell.run(self._work.apply(ended))
         finally:
+            self._coordinator.applying -= 1
             self._return_sessions()
         if record is not None:
             self._coordinator.followed(record)

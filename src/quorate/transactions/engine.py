@@ -26,6 +26,8 @@ log = logging.getLogger("quorate.transactions")
 ACKNOWLEDGE = ("applied", "decided")
 ACTIVE, COMMITTING, COMMITTED, ABORTED, IN_DOUBT = "active", "committing", "committed", "aborted", "in doubt"
 SWEEP_SECONDS = 10.0
+APPLYING_MAX = 16
+"""Transactions that are decided and acknowledged, and not applied yet; each has its connections still."""
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from quorate.errors import QuorateError, UsageError
 from quorate.kv.client.sync import Client
 from quorate.transactions.commit import Ended
-from quorate.transactions.engine import ACTIVE, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.engine import ACTIVE, APPLYING_MAX, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -38,7 +38,7 @@ from quorate.transactions.sql.session import Session
 
 log = logging.getLogger("quorate.transactions")
 _BATCH_SECONDS = 0.1
-_IDLE_MAX = 32
+_IDLE_MAX = 64
 _THREADS = 16
 
 
@@ -71,7 +71,7 @@ class Coordinator:
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
         self.shell = Shell(watch, self.threads)
         self._followed: list[Record] = []
-        self._later: list[Callable[[], None]] = []
+        self._applying = 0
         self._work_to_do = threading.Condition()
         self._closing = False
         self._sweeping = False
@@ -153,10 +153,21 @@ class Coordinator:
             if len(self._followed) == 1:
                 self._work_to_do.notify()
 
-    def later(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], None]) -> bool:
+        """Do it in a thread of ours; False if they have enough to do."""
         with self._work_to_do:
-            self._later.append(work)
-            self._work_to_do.notify()
+            if self._closing or self._applying >= APPLYING_MAX:
+                return False
+            self._applying += 1
+            self.threads.submit(self._do, work)
+            return True
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._work_to_do:
+                self._applying -= 1
 
     # ---- the helper
 
@@ -164,19 +175,16 @@ class Coordinator:
         sweep_at = 0.0
         while True:
             with self._work_to_do:
-                while not (self._later or self._followed or self._closing):
+                while not (self._followed or self._closing):
                     wait = None if not self._sweeping else sweep_at - time.monotonic()
                     if wait is not None and wait <= 0:
                         break
                     self._work_to_do.wait(wait)
                 closing = self._closing
-                if self._followed and not closing and not self._later:
+                if self._followed and not closing:
                     # more will follow
                     self._work_to_do.wait(_BATCH_SECONDS)
-                work, self._later = self._later, []
                 records, self._followed = self._followed, []
-            for do in work:
-                self.threads.submit(do)
             if records:
                 self._guarded("finished transactions were not noted", partial(self._note, records))
             if closing:
@@ -267,7 +275,9 @@ class Transaction:
             self._return_sessions()
             raise
         if not ended.applied:
-            coordinator.later(lambda: self._apply(ended))
+            if not coordinator.later(lambda: self._apply(ended)):
+                # more is decided than can be applied: whoever adds to it waits
+                self._apply(ended)
             return
         self._return_sessions()
         if ended.decided is not None:
