@@ -73,7 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transactions", description=__doc__)
     parser.add_argument("--workers", default="1,8,32", help="counts of workers")
     parser.add_argument("--seconds", type=float, default=0.7, help="of a slice")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
         "--slow-ms", type=float, default=4.0, help="for each flush, in the second part; 0: no second part"
     )

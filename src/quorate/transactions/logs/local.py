@@ -1,8 +1,8 @@
 """A decision log in one file: for one machine, and for tests. Processes that use the same file take turns by a lock on it.
 
-The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, or a cell (the
-horizon, the last sweep). Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
-the end is overwritten with zeros; damage before the end is an error. What several threads decide meanwhile is one write and one flush. A file that is mostly of
+The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, a cell (the
+horizon, the last sweep), or how far the file was flushed when what follows was written. Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
+the end is overwritten with zeros, also what lies behind it, unless that says that the torn place was flushed: then it is damage, and an error. What several threads decide meanwhile is one write and one flush. A file that is mostly of
 removed records is written anew, and takes the old one's place.
 """
 
@@ -24,7 +24,7 @@ from quorate.transactions.log import presumed_abort
 from quorate.transactions.records import Record, unpack
 
 _HEAD = struct.Struct(">II")
-_RECORD, _REMOVE, _HORIZON, _SWEEP = range(1, 5)
+_RECORD, _REMOVE, _HORIZON, _SWEEP, _FLUSHED = range(1, 6)
 ENTRY_MAX = 1 << 20
 _REWRITE_BYTES = 4 << 20
 _AHEAD = 1 << 20
@@ -52,6 +52,10 @@ class LocalLog:
         self._at = 0
         self._ahead = 0
         self._live_bytes = 0
+        self._opened = 0
+        """Counts files that took the place of one another: positions are of one of them."""
+        self._flushed_to = 0
+        self._noted = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._open()
@@ -199,6 +203,8 @@ class LocalLog:
 
     def _forget_all(self) -> None:
         self._records.clear()
+        self._opened += 1
+        self._flushed_to = self._noted = 0
         self._horizon, self._swept, self._at, self._live_bytes, self._ahead = 0.0, (0.0, ""), 0, 0, 0
 
     def _catch_up(self) -> None:
@@ -241,13 +247,14 @@ class LocalLog:
             read *= 4
 
     def _torn(self, data: bytes, at: int) -> None:
-        """Make zeros of what a crash left unfinished. Raises CorruptionError if something whole is behind it: that was written by somebody who had seen
-        this whole."""
+        """Make zeros of what a crash left unfinished: the disk may have got what was written last without what was written before it, and nobody was promised
+        either. Raises CorruptionError if it had been flushed."""
         end = len(data.rstrip(b"\0"))
         for later in range(at + 1, end):
-            if _entry(data, later) is not None:
+            found = _entry(data, later)
+            if found is not None and found[0] == _FLUSHED and int(found[1]) > self._at + at:
                 raise CorruptionError(
-                    str(self.path), self._at + at, "an entry that is not what was written, with whole ones behind it"
+                    str(self.path), self._at + at, "an entry that is not what was written, though it had been flushed"
                 )
         os.pwrite(self._descriptor, bytes(end - at), self._at + at)
 
@@ -272,6 +279,9 @@ class LocalLog:
             raise StorageError(
                 f"{self.path}: an earlier flush failed ({self._failed.strerror}), so nothing more is written"
             )
+        if self._flushed_to > self._noted:
+            self._noted = self._flushed_to
+            entries = [(_FLUSHED, str(self._noted).encode(), None), *entries]
         parts = []
         for kind, body, _ in entries:
             data = bytes((kind,)) + body
@@ -310,7 +320,7 @@ class LocalLog:
         try:
             # of its own, for the file may be written anew meanwhile: that flushes all there was
             with self._lock:
-                covered = self._written
+                covered, opened, reach = self._written, self._opened, self._at
                 descriptor = os.dup(self._descriptor)
             os.fdatasync(descriptor)
         except OSError as error:
@@ -323,6 +333,9 @@ class LocalLog:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+        with self._lock:
+            if self._opened == opened:
+                self._flushed_to = max(self._flushed_to, reach)
         with self._flushing:
             self._flushed = max(self._flushed, covered)
             self._in_flush = False
