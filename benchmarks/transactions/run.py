@@ -15,7 +15,7 @@ from benchmarks.transactions import tables
 from benchmarks.transactions.servers import Numbers, Servers, drive, make_folder, remove_folders
 from benchmarks.transactions.slowsync import SlowSync
 from benchmarks.transactions.tables import ASYNC, SLOWED, SPREAD, THREADS, Load, Samples
-from benchmarks.transactions.worker import WARM
+from benchmarks.transactions.worker import WARM_TOGETHER
 
 COUNTED = 40
 """Transactions whose flushes are counted, of each mode."""
@@ -65,7 +65,7 @@ def count(servers: Servers, modes: list[str]) -> dict[str, Numbers]:
         drive(servers, mode, 1, 1, 0.0, COUNTED)
         time.sleep(SETTLE_SECONDS)
         after = servers.flushes()
-        found[mode] = {name: (after[name] - before[name]) / (COUNTED + WARM) for name in after}
+        found[mode] = {name: (after[name] - before[name]) / (COUNTED + WARM_TOGETHER) for name in after}
     return found
 
 
@@ -73,7 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transactions", description=__doc__)
     parser.add_argument("--workers", default="1,8,32", help="counts of workers")
     parser.add_argument("--seconds", type=float, default=0.7, help="of a slice")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
         "--slow-ms", type=float, default=4.0, help="for each flush, in the second part; 0: no second part"
     )

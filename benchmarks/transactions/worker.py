@@ -24,6 +24,8 @@ from benchmarks.transactions import aiomodes, modes
 ROWS = 64
 """Of each worker: with an early acknowledgement the last one's row may be locked still when the next transaction begins."""
 WARM = 8
+"""Transactions of each worker before it counts, and as many as it takes until all are accustomed (``sql.habit``)."""
+WARM_TOGETHER = 48
 
 
 def cpu() -> float:
@@ -44,6 +46,11 @@ class Slice:
 
     def rows(self, worker: int) -> list[int]:
         return [self.first + worker * ROWS + index for index in range(ROWS)]
+
+    def warm(self, worker: int) -> list[int]:
+        """Rows of the transactions that do not count."""
+        count = max(WARM, WARM_TOGETHER // self.workers)
+        return self.rows(worker)[:count]
 
     def more(self, done: int) -> bool:
         return done < self.transactions if self.transactions else time.perf_counter() < self.over
@@ -81,8 +88,8 @@ def in_threads(slice_: Slice) -> None:
         try:
             once = mode.open()
             rows = slice_.rows(worker)
-            for index in range(WARM):
-                once(rows[index])
+            for row in slice_.warm(worker):
+                once(row)
             ready.wait()
             go.wait()
             latencies = slice_.latencies[worker]
@@ -122,7 +129,7 @@ async def on_a_loop(slice_: Slice) -> None:
     ones = [await mode.open() for _ in range(slice_.workers)]
 
     async def warm(worker: int) -> None:
-        for row in slice_.rows(worker)[:WARM]:
+        for row in slice_.warm(worker):
             await ones[worker](row)
 
     async def work(worker: int) -> None:

@@ -27,7 +27,7 @@ from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.drivers.kazoo import SCHEME
-from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.engine import APPLYING_MAX, OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("quorate.transactions")
 _CLOSE_SECONDS = 5.0
 _BATCH_SECONDS = 0.1
-_IDLE_MAX = 32
+_IDLE_MAX = 64
 
 
 class Coordinator:
@@ -91,6 +91,7 @@ class Coordinator:
         self._followed: list[Record] = []
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
+        self.applying = 0
 
     @classmethod
     def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
@@ -330,13 +331,18 @@ class Transaction:
             self._return_sessions()
             if ended.decided is not None:
                 self._coordinator.followed(ended.decided)
-        else:
+        elif self._coordinator.applying < APPLYING_MAX:
             self._coordinator.in_background(self._apply(ended))
+        else:
+            # more is decided than can be applied: whoever adds to it waits
+            await self._apply(ended)
 
     async def _apply(self, ended: Ended) -> None:
+        self._coordinator.applying += 1
         try:
             record = await self._coordinator.shell.run(self._work.apply(ended))
         finally:
+            self._coordinator.applying -= 1
             self._return_sessions()
         if record is not None:
             self._coordinator.followed(record)

@@ -33,6 +33,8 @@ PREPARED = "prepared"
 OPEN = (ACTIVE, PREPARED)
 SWEEP_SECONDS = 10.0
 MEASURE_SECONDS = 5.0
+APPLYING_MAX = 16
+"""Transactions that are decided and acknowledged, and not applied yet; each has its connections still."""
 _METHODS = ("prepare", "commit", "rollback", "recover", "fence", "outcome")
 
 

@@ -26,7 +26,7 @@ from quorate.transactions import config
 from quorate.transactions.commit import Ended
 from quorate.transactions.drivers import is_sqlalchemys
 from quorate.transactions.drivers.kazoo import SCHEME
-from quorate.transactions.engine import OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
+from quorate.transactions.engine import APPLYING_MAX, OPEN, SWEEP_SECONDS, Engine, Work, early_of, finished
 from quorate.transactions.flow import Flow, ask
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("quorate.transactions")
 _BATCH_SECONDS = 0.1
-_IDLE_MAX = 32
+_IDLE_MAX = 64
 _THREADS = 16
 
 
@@ -81,7 +81,7 @@ class Coordinator:
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
         self.shell = Shell(watch, self.threads)
         self._followed: list[Record] = []
-        self._later: list[Callable[[], None]] = []
+        self._applying = 0
         self._work_to_do = threading.Condition()
         self._closing = False
         self._sweeping = False
@@ -174,10 +174,21 @@ class Coordinator:
             if len(self._followed) == 1:
                 self._work_to_do.notify()
 
-    def later(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], None]) -> bool:
+        """Do it in a thread of ours; False if they have enough to do."""
         with self._work_to_do:
-            self._later.append(work)
-            self._work_to_do.notify()
+            if self._closing or self._applying >= APPLYING_MAX:
+                return False
+            self._applying += 1
+            self.threads.submit(self._do, work)
+            return True
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._work_to_do:
+                self._applying -= 1
 
     # ---- the helper
 
@@ -185,19 +196,16 @@ class Coordinator:
         sweep_at = 0.0
         while True:
             with self._work_to_do:
-                while not (self._later or self._followed or self._closing):
+                while not (self._followed or self._closing):
                     wait = None if not self._sweeping else sweep_at - time.monotonic()
                     if wait is not None and wait <= 0:
                         break
                     self._work_to_do.wait(wait)
                 closing = self._closing
-                if self._followed and not closing and not self._later:
+                if self._followed and not closing:
                     # more will follow
                     self._work_to_do.wait(_BATCH_SECONDS)
-                work, self._later = self._later, []
                 records, self._followed = self._followed, []
-            for do in work:
-                self.threads.submit(do)
             if records:
                 self._guarded("finished transactions were not noted", partial(self._note, records))
             if closing:
@@ -309,8 +317,9 @@ class Transaction:
     def end_by_commit(self) -> None:
         """``commit`` without SQLAlchemy's part in it."""
         ended = self._half(self._work.commit())
-        if not ended.applied:
-            self._coordinator.later(lambda: self.apply(ended))
+        if not ended.applied and not self._coordinator.later(lambda: self.apply(ended)):
+            # more is decided than can be applied: whoever adds to it waits
+            self.apply(ended)
 
     # ---- a commit in halves, for bridges to what has a two-phase commit of its own
 

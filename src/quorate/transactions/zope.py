@@ -193,8 +193,7 @@ class DataManager:
         ended, self._ended = self._ended, None
         if ended is None or ended.applied:
             return
-        if self._tx._work.early:
-            self.coordinator.later(partial(self._tx.apply, ended))
+        if self._tx._work.early and self.coordinator.later(partial(self._tx.apply, ended)):
             return
         try:
             self._tx.apply(ended)

@@ -39,11 +39,15 @@ class AiomysqlSession:
         self._asked = True
         rows: list[Any] = []
         try:
-            async with self.connection.cursor() as cursor:
-                await cursor.execute(statement)
-                rows += await cursor.fetchall()
-                while await cursor.nextset():
-                    rows += await cursor.fetchall()
+            # as a cursor does it, without what a cursor makes of it
+            await self.connection.query(statement)
+            while True:
+                result = self.connection._result
+                if result.rows:
+                    rows += result.rows
+                if not result.has_next:
+                    break
+                await self.connection.next_result()
         except Exception as error:
             if isinstance(error, (OSError, RuntimeError)) or _is_drivers(error):
                 found = translated(error)

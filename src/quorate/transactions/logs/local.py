@@ -1,8 +1,8 @@
 """A decision log in one file: for one machine, and for tests. Processes that use the same file take turns by a lock on it.
 
-The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, or a cell (the
-horizon, the last sweep). Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
-the end is overwritten with zeros; damage before the end is an error. One flush covers what several threads wrote meanwhile. A file that is mostly of
+The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, a cell (the
+horizon, the last sweep), or how far the file was flushed when what follows was written. Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
+the end is overwritten with zeros, also what lies behind it, unless that says that the torn place was flushed: then it is damage, and an error. What several threads decide meanwhile is one write and one flush. A file that is mostly of
 removed records is written anew, and takes the old one's place.
 """
 
@@ -13,6 +13,7 @@ import os
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from quorate.transactions.log import presumed_abort
 from quorate.transactions.records import Record, unpack
 
 _HEAD = struct.Struct(">II")
-_RECORD, _REMOVE, _HORIZON, _SWEEP = range(1, 5)
+_RECORD, _REMOVE, _HORIZON, _SWEEP, _FLUSHED = range(1, 6)
 ENTRY_MAX = 1 << 20
 _REWRITE_BYTES = 4 << 20
 _AHEAD = 1 << 20
@@ -42,6 +43,7 @@ class LocalLog:
         self._horizon = 0.0
         self._swept = (0.0, "")
         self._lock = threading.Lock()
+        self._asked: deque[_Asked] = deque()
         self._flushing = threading.Condition(threading.Lock())
         self._written = 0
         self._flushed = 0
@@ -50,6 +52,10 @@ class LocalLog:
         self._at = 0
         self._ahead = 0
         self._live_bytes = 0
+        self._opened = 0
+        """Counts files that took the place of one another: positions are of one of them."""
+        self._flushed_to = 0
+        self._noted = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._open()
@@ -72,18 +78,49 @@ class LocalLog:
     def decide(self, record: Record, riding: object = None) -> Record:
         if riding is not None:
             raise StorageError("a local log has no store that could be written to with a decision")
-        with self._turn():
-            self._catch_up()
-            found = self._records.get(record.gtid.text)
-            if found is None and record.gtid.deadline < self._horizon:
-                return presumed_abort(record.gtid, record.at, record.by)
-            if found is None:
-                found = record
-                self._append(_RECORD, record.pack())
-            mark = self._written
+        asked = _Asked(record)
+        self._asked.append(asked)
+        with self._lock:
+            # whoever had the lock before may have answered us along with himself
+            if not asked.answered:
+                self._answer_all()
+        if asked.error is not None:
+            raise asked.error
         # one that is found may have been written by somebody who has not flushed it yet
-        self._flush(mark)
-        return found
+        self._flush(asked.mark)
+        return asked.record
+
+    def _answer_all(self) -> None:
+        """What all threads have asked to be decided, in one turn and one write. Under our lock."""
+        batch = []
+        while self._asked:
+            batch.append(self._asked.popleft())
+        error: Exception | None = StorageError(f"{self.path}: the writing of a decision was interrupted")
+        try:
+            self._lock_file()
+            try:
+                self._catch_up()
+                new: dict[str, Record] = {}
+                for asked in batch:
+                    name = asked.record.gtid.text
+                    found = self._records.get(name) or new.get(name)
+                    if found is not None:
+                        asked.record = found
+                    elif asked.record.gtid.deadline < self._horizon:
+                        asked.record = presumed_abort(asked.record.gtid, asked.record.at, asked.record.by)
+                    else:
+                        new[name] = asked.record
+                if new:
+                    packed = {asked.record.gtid.text: asked.body for asked in batch if asked.record is asked.proposed}
+                    self._append([(_RECORD, packed[name], record) for name, record in new.items()])
+                error = None
+            finally:
+                self._unlock_file()
+        except Exception as raised:
+            error = raised
+        finally:
+            for asked in batch:
+                asked.error, asked.mark, asked.answered = error, self._written, True
 
     def read(self, gtid: Gtid) -> Record | None:
         with self._turn():
@@ -104,20 +141,19 @@ class LocalLog:
         return found
 
     def amend(self, records: Sequence[Record]) -> None:
+        entries = [(_RECORD, record.pack(), record) for record in records]
         with self._turn():
             self._catch_up()
-            for record in records:
-                if record.gtid.text in self._records:
-                    self._append(_RECORD, record.pack())
+            self._append([entry for entry in entries if entry[2].gtid.text in self._records])
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> None:
         with self._turn():
             self._catch_up()
+            entries: list[_Entry] = []
             if horizon > self._horizon:
-                self._append(_HORIZON, repr(horizon).encode())
-            for gtid in gtids:
-                if gtid.text in self._records:
-                    self._append(_REMOVE, gtid.text.encode())
+                entries.append((_HORIZON, repr(horizon).encode(), None))
+            entries += [(_REMOVE, gtid.text.encode(), None) for gtid in gtids if gtid.text in self._records]
+            self._append(entries)
             if self._at > _REWRITE_BYTES and self._live_bytes < self._at // 4:
                 self._rewrite()
 
@@ -127,7 +163,7 @@ class LocalLog:
             last, _ = self._swept
             if last <= now < last + every:
                 return False
-            self._append(_SWEEP, json.dumps([now, by]).encode())
+            self._append([(_SWEEP, json.dumps([now, by]).encode(), None)])
             return True
 
     # ---- the file
@@ -138,29 +174,37 @@ class LocalLog:
     def lock(self) -> None:
         self._lock.acquire()
         try:
-            while True:
-                if self._descriptor < 0:
-                    raise StorageError(f"{self.path}: the log is closed")
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-                # somebody may have written the file anew and put it in this one's place meanwhile
-                if os.fstat(self._descriptor).st_ino == _inode(self.path):
-                    return
-                os.close(self._descriptor)
-                self._descriptor = self._open()
-                self._forget_all()
+            self._lock_file()
         except BaseException:
             self._lock.release()
             raise
 
     def unlock(self) -> None:
         try:
-            if self._descriptor >= 0:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._unlock_file()
         finally:
             self._lock.release()
 
+    def _lock_file(self) -> None:
+        while True:
+            if self._descriptor < 0:
+                raise StorageError(f"{self.path}: the log is closed")
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            # somebody may have written the file anew and put it in this one's place meanwhile
+            if os.fstat(self._descriptor).st_ino == _inode(self.path):
+                return
+            os.close(self._descriptor)
+            self._descriptor = self._open()
+            self._forget_all()
+
+    def _unlock_file(self) -> None:
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
     def _forget_all(self) -> None:
         self._records.clear()
+        self._opened += 1
+        self._flushed_to = self._noted = 0
         self._horizon, self._swept, self._at, self._live_bytes, self._ahead = 0.0, (0.0, ""), 0, 0, 0
 
     def _catch_up(self) -> None:
@@ -203,19 +247,21 @@ class LocalLog:
             read *= 4
 
     def _torn(self, data: bytes, at: int) -> None:
-        """Make zeros of what a crash left unfinished. Raises CorruptionError if something whole is behind it: that was written by somebody who had seen
-        this whole."""
+        """Make zeros of what a crash left unfinished: the disk may have got what was written last without what was written before it, and nobody was promised
+        either. Raises CorruptionError if it had been flushed."""
         end = len(data.rstrip(b"\0"))
         for later in range(at + 1, end):
-            if _entry(data, later) is not None:
+            found = _entry(data, later)
+            if found is not None and found[0] == _FLUSHED and int(found[1]) > self._at + at:
                 raise CorruptionError(
-                    str(self.path), self._at + at, "an entry that is not what was written, with whole ones behind it"
+                    str(self.path), self._at + at, "an entry that is not what was written, though it had been flushed"
                 )
         os.pwrite(self._descriptor, bytes(end - at), self._at + at)
 
-    def _apply(self, kind: int, body: bytes) -> None:
+    def _apply(self, kind: int, body: bytes, record: Record | None = None) -> None:
+        """``record``: what ``body`` is of, if it is at hand."""
         if kind == _RECORD:
-            record = unpack(body)
+            record = record or unpack(body)
             if record.gtid.text not in self._records:
                 self._live_bytes += len(body)
             self._records[record.gtid.text] = record
@@ -227,29 +273,36 @@ class LocalLog:
             time, by = json.loads(body)
             self._swept = (float(time), str(by))
 
-    def _append(self, kind: int, body: bytes) -> None:
+    def _append(self, entries: "Sequence[_Entry]") -> None:
         """Seen by everybody at once, durable after the next flush."""
         if self._failed is not None:
             raise StorageError(
                 f"{self.path}: an earlier flush failed ({self._failed.strerror}), so nothing more is written"
             )
-        data = bytes((kind,)) + body
-        entry = _HEAD.pack(len(data), zlib.crc32(data)) + data
+        if self._flushed_to > self._noted:
+            self._noted = self._flushed_to
+            entries = [(_FLUSHED, str(self._noted).encode(), None), *entries]
+        parts = []
+        for kind, body, _ in entries:
+            data = bytes((kind,)) + body
+            parts += [_HEAD.pack(len(data), zlib.crc32(data)), data]
+        written = b"".join(parts)
         try:
-            end = self._at + len(entry)
+            end = self._at + len(written)
             if end > self._ahead:
                 self._ahead = max(os.fstat(self._descriptor).st_size, self._at)
-                if end > self._ahead:
+                while end > self._ahead:
                     _write(self._descriptor, bytes(_AHEAD), self._ahead)
                     self._ahead += _AHEAD
-            _write(self._descriptor, entry, self._at)
+            _write(self._descriptor, written, self._at)
         except OSError as error:
             with suppress(OSError):
-                os.pwrite(self._descriptor, bytes(len(entry)), self._at)
+                os.pwrite(self._descriptor, bytes(len(written)), self._at)
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
-        self._at += len(entry)
+        self._at += len(written)
         self._written += 1
-        self._apply(kind, body)
+        for kind, body, record in entries:
+            self._apply(kind, body, record)
 
     def _flush(self, mark: int) -> None:
         """Until everything up to ``mark`` is on disk. One thread flushes, the others wait for it."""
@@ -267,7 +320,7 @@ class LocalLog:
         try:
             # of its own, for the file may be written anew meanwhile: that flushes all there was
             with self._lock:
-                covered = self._written
+                covered, opened, reach = self._written, self._opened, self._at
                 descriptor = os.dup(self._descriptor)
             os.fdatasync(descriptor)
         except OSError as error:
@@ -280,6 +333,9 @@ class LocalLog:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+        with self._lock:
+            if self._opened == opened:
+                self._flushed_to = max(self._flushed_to, reach)
         with self._flushing:
             self._flushed = max(self._flushed, covered)
             self._in_flush = False
@@ -310,6 +366,23 @@ class LocalLog:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+_Entry = tuple[int, bytes, Record | None]
+"""Kind, body, and of a record what the body was made from."""
+
+
+class _Asked:
+    """A decision that a thread waits for. ``record``: the one that stands, once ``answered``; ``mark``: what has to be flushed first."""
+
+    __slots__ = ("answered", "body", "error", "mark", "proposed", "record")
+
+    def __init__(self, record: Record) -> None:
+        self.record = self.proposed = record
+        self.body = record.pack()
+        self.mark = 0
+        self.error: Exception | None = None
+        self.answered = False
 
 
 class _Turn:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from inspect import isawaitable
+from types import GeneratorType
 from typing import Any
 
 from quorate.transactions.errors import TimeUp
@@ -44,7 +45,11 @@ class Shell:
     async def _do(self, step: Step, until: float | None) -> Any:
         if isinstance(step, Call):
             self.watch("before", step.point)
-            found = await self._finished(await self._made(step, until), until)
+            found = step.function() if not step.blocks else await _waited(asyncio.to_thread(step.function), until)
+            if hasattr(found, "advance"):
+                found = await _answered(found, until)
+            elif found is not None:
+                found = await self._finished(found, until)
             self.watch("after", step.point)
             return found
         if isinstance(step, All):
@@ -54,13 +59,8 @@ class Shell:
             return None
         return time.time()
 
-    async def _made(self, step: Call, until: float | None) -> Any:
-        if not step.blocks:
-            return step.function()
-        return await _waited(asyncio.to_thread(step.function), until)
-
     async def _finished(self, found: Any, until: float | None) -> Any:
-        if isinstance(found, Generator):
+        if isinstance(found, GeneratorType):
             return await self.run(found, until)
         if isawaitable(found):
             return await self._finished(await _waited(found, until), until)

@@ -4,10 +4,12 @@ import heapq
 import os
 import select
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from inspect import isawaitable
 from queue import SimpleQueue
+from types import GeneratorType
 from typing import Any
 
 from quorate.errors import UsageError
@@ -16,6 +18,7 @@ from quorate.transactions.flow import All, Call, Done, Failed, Flow, Sleep, Step
 from quorate.transactions.shells.aio import Watch, _nobody
 
 _FOREVER = float("inf")
+_Result = Done[Any] | Failed
 
 
 class Shell:
@@ -39,7 +42,7 @@ class _Strand:
 
     __slots__ = ("point", "request", "stack", "told", "until", "wait")
 
-    def __init__(self, flow: Flow[Any], until: float, told: Callable[[Done[Any] | Failed], None]) -> None:
+    def __init__(self, flow: Flow[Any], until: float, told: Callable[[_Result], None]) -> None:
         self.stack: list[tuple[Flow[Any], str]] = [(flow, "")]
         self.until = until
         self.told = told
@@ -61,8 +64,8 @@ class _Run:
         self._results: SimpleQueue[tuple[_Strand, int, Future[Any]]] = SimpleQueue()
         self._bell: tuple[int, int] | None = None
 
-    def whole(self, flow: Flow[Any]) -> Done[Any] | Failed:
-        ended: list[Done[Any] | Failed] = []
+    def whole(self, flow: Flow[Any]) -> _Result:
+        ended: list[_Result] = []
         self._start(flow, _FOREVER, ended.append)
         try:
             while not ended:
@@ -75,7 +78,7 @@ class _Run:
 
     # ---- strands
 
-    def _start(self, flow: Flow[Any], until: float, told: Callable[[Done[Any] | Failed], None]) -> None:
+    def _start(self, flow: Flow[Any], until: float, told: Callable[[_Result], None]) -> None:
         self._live += 1
         self._go_on(_Strand(flow, until, told), None, None)
 
@@ -127,22 +130,23 @@ class _Run:
         return False
 
     def _result(self, strand: _Strand, found: Any) -> bool:
-        if isinstance(found, Generator):
+        if isinstance(found, GeneratorType):
             strand.stack.append((found, strand.point))
             self._answer = None
             return False
-        if isawaitable(found):
+        if hasattr(found, "advance"):
+            descriptor = found.fileno()
+            strand.request = found
+            self._requests[descriptor] = strand
+            self._poll.register(descriptor, select.POLLIN | select.POLLHUP)
+            self._timer(strand.until, strand, True)
+            return True
+        if found is not None and isawaitable(found):
             if hasattr(found, "close"):
                 found.close()
             raise UsageError(
                 f"{strand.point}: this needs an event loop: use quorate.transactions.Coordinator for asynchronous connections"
             )
-        if hasattr(found, "advance"):
-            strand.request = found
-            self._requests[found.fileno()] = strand
-            self._poll.register(found.fileno(), select.POLLIN | select.POLLHUP)
-            self._timer(strand.until, strand, True)
-            return True
         self._shell.watch("after", strand.point)
         self._answer = found
         return False
@@ -156,19 +160,16 @@ class _Run:
         started = False
         self._live -= 1
 
-        def told(index: int) -> Callable[[Done[Any] | Failed], None]:
-            def tell(result: Done[Any] | Failed) -> None:
-                nonlocal left
-                found[index] = result
-                left -= 1
-                if started and not left:
-                    self._live += 1
-                    self._go_on(strand, found, None)
-
-            return tell
+        def tell(index: int, result: _Result) -> None:
+            nonlocal left
+            found[index] = result
+            left -= 1
+            if started and not left:
+                self._live += 1
+                self._go_on(strand, found, None)
 
         # all are counted before the first one goes, so that it knows whether it is alone
-        strands = [_Strand(flow, until, told(index)) for index, flow in enumerate(step.flows)]
+        strands = [_Strand(flow, until, partial(tell, index)) for index, flow in enumerate(step.flows)]
         self._live += left
         for child in strands:
             self._go_on(child, None, None)
