@@ -33,7 +33,7 @@ from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
 from quorate.transactions.riding import Rider
-from quorate.transactions.shells.aio import Shell, Watch, _nobody
+from quorate.transactions.shells.aio import Shell, Watch, _nobody, _seen
 from quorate.transactions.sql.session import Session
 
 log = logging.getLogger("quorate.transactions")
@@ -80,6 +80,7 @@ class Coordinator:
         self._followed: list[Record] = []
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
+        self._closed = False
 
     @property
     def metrics(self) -> Any:
@@ -100,6 +101,7 @@ class Coordinator:
             self._sweeper = asyncio.create_task(self._sweep_always(self.engine.sweep_every))
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -147,7 +149,7 @@ class Coordinator:
 
     def give_back(self, participant: Any, session: Session) -> None:
         idle = self._idle.setdefault(participant.name, [])
-        if session.state() == "idle" and len(idle) < _IDLE_MAX:
+        if session.state() == "idle" and len(idle) < _IDLE_MAX and not self._closed:
             idle.append(session)
         else:
             session.hang_up()
@@ -187,7 +189,18 @@ class Coordinator:
                 await self.shell.run(self.engine.sweep())
             except QuorateError as error:
                 log.warning("no recovery this time: %s", error)
+            except Exception:
+                log.exception("no recovery this time")
             await asyncio.sleep(every)
+
+
+async def _shielded(task: "asyncio.Task[Any]") -> None:
+    """What comes of it; it goes on if whoever waits is cancelled, and what comes of it then is in the log alone."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_seen)
+        raise
 
 
 class Transaction:
@@ -255,7 +268,7 @@ class Transaction:
     async def commit(self) -> None:
         """Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
         # whoever is cancelled while it is decided leaves it to its end
-        await asyncio.shield(self._coordinator.in_background(self._commit()))
+        await _shielded(self._coordinator.in_background(self._commit()))
 
     async def _commit(self) -> None:
         work, shell = self._work, self._coordinator.shell
@@ -274,6 +287,9 @@ class Transaction:
     async def _apply(self, ended: Ended) -> None:
         try:
             record = await self._coordinator.shell.run(self._work.apply(ended))
+        except Exception:
+            log.exception("%s is committed, and was not applied", self.gtid, extra={"gtid": self.gtid})
+            return
         finally:
             self._return_sessions()
         if record is not None:
@@ -281,7 +297,7 @@ class Transaction:
 
     async def rollback(self) -> None:
         self._work.check_active()
-        await asyncio.shield(self._coordinator.in_background(self._rollback()))
+        await _shielded(self._coordinator.in_background(self._rollback()))
 
     async def _rollback(self) -> None:
         try:

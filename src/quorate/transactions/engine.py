@@ -47,6 +47,7 @@ class Engine:
         self.early = _early(acknowledge)
         self.sweep_every = sweep_every
         self.keep = keep
+        self.pid = os.getpid()
         self.by = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.participants: dict[str, Any] = {}
         self.metrics = Metrics()
@@ -63,6 +64,10 @@ class Engine:
         self.participants[name] = participant
 
     def new_gtid(self, timeout: float | None) -> gtids.Gtid:
+        if os.getpid() != self.pid:
+            raise UsageError(
+                "the coordinator was made before this process was forked off, and its connections are the other process's; make one in each process"
+            )
         seconds = self.timeout if timeout is None else timeout
         return gtids.new(self.space, time.time(), seconds, secrets.randbits(gtids.RANDOM_BITS))
 
@@ -153,6 +158,8 @@ class Work:
         self.parts: list[Part] = []
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
+        self._lent: list[Part] = []
+        """Those with connections of the caller's, which are his again when the commit returns."""
         self.riding: Callable[[], Any] = lambda: None
 
     def left(self) -> float:
@@ -181,13 +188,16 @@ class Work:
     def begin(self, participant: Any, session: Session | None) -> Flow[Any]:
         """Start the participant's branch; what its ``begin`` gives back."""
         branch = Branch(self.gtid, participant.name)
+        part = Part(branch, participant)
         given = None
         if session is not None:
             yield from participant.begin(branch, session, self.left())
             given = session.connection
+            if all(session is not own for _, own in self.borrowed):
+                self._lent.append(part)
         elif hasattr(participant, "begin"):
             given = yield from ask(f"{participant.name}: begin", participant, "begin", branch)
-        self.parts.append(Part(branch, participant))
+        self.parts.append(part)
         return given
 
     def _leave_active(self, state: str) -> None:
@@ -196,6 +206,10 @@ class Work:
             self.check_active()
             self.state = state
 
+    def _hand_back(self) -> bool:
+        """Whether the caller's connections could be given back at the decision: those that their branches are bound to cannot."""
+        return not any(getattr(part.participant, "bound_to_session", False) for part in self._lent)
+
     def commit(self) -> Flow[Ended]:
         """Raises what ``commit.commit`` does."""
         self._leave_active(COMMITTING)
@@ -203,9 +217,14 @@ class Work:
         metrics = self.engine.metrics
         applying_later = False
         try:
-            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), self.early)
+            early = self.early and self._hand_back()
+            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), early)
             self.state = COMMITTED
             applying_later = not ended.applied
+            if applying_later:
+                for part in self._lent:
+                    if hasattr(part.participant, "let_go"):
+                        part.participant.let_go(part.branch)
             metrics.committed(time.perf_counter() - started)
             return ended
         except Aborted as error:

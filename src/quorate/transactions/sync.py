@@ -69,6 +69,8 @@ class Coordinator:
         self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep)
         self._owns_log = chosen is not decisions
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
+        self._appliers = ThreadPoolExecutor(_THREADS, "quorate-transactions-later")
+        """Of their own, for they wait for what ``threads`` do."""
         self.shell = Shell(watch, self.threads)
         self._followed: list[Record] = []
         self._later: list[Callable[[], None]] = []
@@ -105,6 +107,7 @@ class Coordinator:
             self._closing = True
             self._work_to_do.notify()
         self._helper.join()
+        self._appliers.shutdown()
         self.threads.shutdown()
         for sessions in self._idle.values():
             for session in sessions:
@@ -141,10 +144,12 @@ class Coordinator:
 
     def give_back(self, participant: Any, session: Session) -> None:
         idle = self._idle.setdefault(participant.name, [])
-        if session.state() == "idle" and len(idle) < _IDLE_MAX:
-            idle.append(session)
-        else:
+        if session.state() != "idle":
             session.hang_up()
+        elif self._closing or len(idle) >= _IDLE_MAX:
+            session.close()
+        else:
+            idle.append(session)
 
     def followed(self, record: Record) -> None:
         """All participants have followed: written down when there is time, so that recovery need not ask them."""
@@ -155,8 +160,12 @@ class Coordinator:
 
     def later(self, work: Callable[[], None]) -> None:
         with self._work_to_do:
-            self._later.append(work)
-            self._work_to_do.notify()
+            if not self._closing:
+                self._later.append(work)
+                self._work_to_do.notify()
+                return
+        # nobody waits for it any more
+        work()
 
     # ---- the helper
 
@@ -176,7 +185,7 @@ class Coordinator:
                 work, self._later = self._later, []
                 records, self._followed = self._followed, []
             for do in work:
-                self.threads.submit(do)
+                self._appliers.submit(do)
             if records:
                 self._guarded("finished transactions were not noted", partial(self._note, records))
             if closing:
@@ -276,6 +285,9 @@ class Transaction:
     def _apply(self, ended: Ended) -> None:
         try:
             record = self._coordinator.shell.run(self._work.apply(ended))
+        except Exception:
+            log.exception("%s is committed, and was not applied", self.gtid, extra={"gtid": self.gtid})
+            return
         finally:
             self._return_sessions()
         if record is not None:

@@ -133,7 +133,7 @@ def _outcome_guessed(part: Part, until: float) -> Flow[Outcome]:
     return Outcome.ABORTED
 
 
-def _apply_or_abort(record: Record, parts: Sequence[Part]) -> Flow[None]:
+def _apply_or_abort(record: Record, parts: Sequence[Part], log: DecisionLog) -> Flow[None]:
     """Whoever cannot be told to commit is told to roll back, as two databases under one SQLAlchemy session are."""
     for part in parts:
         try:

@@ -169,7 +169,7 @@ class Process:
         try:
             if ended is not None and ended.decided is not None:
                 if not ended.applied:
-                    yield from apply(ended.decided, ended.parts)
+                    yield from apply(ended.decided, ended.parts, self.log)
                 yield from ask("log: amend", self.log, "amend", [finished(ended.decided)])
         except HeuristicOutcome as error:
             world.violate(f"heuristic: {error}")

@@ -71,6 +71,9 @@ def lock_name(branch: Branch) -> str:
 class MariaDBParticipant:
     """See ``PostgresParticipant`` for the life of sessions. ``database`` holds the witness table. ``ignore_tables``: those known to have no transactions."""
 
+    bound_to_session = True
+    """A prepared branch is ended by its own connection, or by breaking it off."""
+
     def __init__(self, name: str, pool: Pool, where: tuple[str, int, str], ignore_tables: Sequence[str] = ()) -> None:
         self.name = check_name(name)
         self.where = where
