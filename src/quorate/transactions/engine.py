@@ -198,6 +198,9 @@ class Work:
         elif hasattr(participant, "begin"):
             given = yield from ask(f"{participant.name}: begin", participant, "begin", branch)
         self.parts.append(part)
+        warnings: list[str] = getattr(participant, "warnings", [])
+        while warnings:
+            log.warning("%s", warnings.pop(), extra={"participant": participant.name})
         return given
 
     def _leave_active(self, state: str) -> None:
