@@ -143,6 +143,16 @@ class Server:
         else:
             txn.owner = 0
 
+    def endable(self) -> list[Txn]:
+        """What an operator could end by hand: listed as prepared, and nobody's."""
+        if not self.up:
+            return []
+        return [
+            txn
+            for txn in self.txns.values()
+            if txn.state == PREPARED and txn.wrote and not (txn.owner or txn.releasing or txn.lost)
+        ]
+
     # ---- the server's life
 
     def crash(self) -> None:
