@@ -24,7 +24,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     if reason := why_no_postgres():
         pytest.skip(reason)
     with Postgres(tmp_path_factory.mktemp("databases") / "postgres") as server:
-        yield server  # type: ignore[misc]  # __enter__ is of the class above
+        yield server
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from quorate.transactions.logs.zookeeper import ZooKeeperLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
 from quorate.transactions.riding import Rider, log_for
-from quorate.transactions.shells.aio import Shell, Watch, _nobody
+from quorate.transactions.shells.aio import Shell, Watch, _nobody, _seen
 from quorate.transactions.sql.session import Session
 from quorate.transactions.znodes import AsyncZnodes
 
@@ -92,6 +92,7 @@ class Coordinator:
         self._noting: asyncio.Task[None] | None = None
         self._idle: dict[str, list[Session]] = {}
         self.applying = 0
+        self._closed = False
 
     @classmethod
     def from_file(cls, file: str | Path, **options: Any) -> "Coordinator":
@@ -117,6 +118,7 @@ class Coordinator:
             self._sweeper = asyncio.create_task(self._sweep_always(self.engine.sweep_every))
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -170,7 +172,7 @@ class Coordinator:
 
     def give_back(self, participant: Any, session: Session) -> None:
         idle = self._idle.setdefault(participant.name, [])
-        if session.state() == "idle" and len(idle) < _IDLE_MAX:
+        if session.state() == "idle" and len(idle) < _IDLE_MAX and not self._closed:
             idle.append(session)
         else:
             session.hang_up()
@@ -210,7 +212,18 @@ class Coordinator:
                 await self.shell.run(self.engine.sweep())
             except QuorateError as error:
                 log.warning("no recovery this time: %s", error)
+            except Exception:
+                log.exception("no recovery this time")
             await asyncio.sleep(every)
+
+
+async def _shielded(task: "asyncio.Task[Any]") -> None:
+    """What comes of it; it goes on if whoever waits is cancelled, and what comes of it then is in the log alone."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_seen)
+        raise
 
 
 class Transaction:
@@ -287,7 +300,7 @@ class Transaction:
 
     async def prepare(self) -> None:
         """The first half of a commit alone: after it the transaction can only be committed or rolled back. Raises Aborted."""
-        await asyncio.shield(self._coordinator.in_background(self._prepare()))
+        await _shielded(self._coordinator.in_background(self._prepare()))
 
     async def _prepare(self) -> None:
         try:
@@ -318,7 +331,7 @@ class Transaction:
     async def end_by_commit(self) -> None:
         """``commit`` without SQLAlchemy's part in it."""
         # whoever is cancelled while it is decided leaves it to its end
-        await asyncio.shield(self._coordinator.in_background(self._commit()))
+        await _shielded(self._coordinator.in_background(self._commit()))
 
     async def _commit(self) -> None:
         work, shell = self._work, self._coordinator.shell
@@ -341,6 +354,9 @@ class Transaction:
         self._coordinator.applying += 1
         try:
             record = await self._coordinator.shell.run(self._work.apply(ended))
+        except Exception:
+            log.exception("%s is committed, and was not applied", self.gtid, extra={"gtid": self.gtid})
+            return
         finally:
             self._coordinator.applying -= 1
             self._return_sessions()
@@ -357,7 +373,7 @@ class Transaction:
 
     async def end_by_rollback(self) -> None:
         """``rollback`` without SQLAlchemy's part in it."""
-        await asyncio.shield(self._coordinator.in_background(self._rollback()))
+        await _shielded(self._coordinator.in_background(self._rollback()))
 
     async def _rollback(self) -> None:
         try:

@@ -241,7 +241,7 @@ def _noted(record: Record, log: DecisionLog) -> Flow[None]:
         )
 
 
-def apply(record: Record, parts: Sequence[Part], log: DecisionLog | None = None) -> Flow[None]:
+def apply(record: Record, parts: Sequence[Part], log: DecisionLog) -> Flow[None]:
     """Tell every branch to commit until it has. Raises NotYetApplied; HeuristicOutcome, which is written to ``log``."""
     gtid = record.gtid
     until = max(gtid.deadline, (yield from now())) + APPLY_SECONDS
@@ -253,7 +253,7 @@ def apply(record: Record, parts: Sequence[Part], log: DecisionLog | None = None)
             waiting[part.name] = str(result.error) or type(result.error).__name__
         elif result.value is not Outcome.COMMITTED:
             others[part.name] = result.value.value
-    if others and log is not None:
+    if others:
         try:
             others = yield from against(record, others, log)
         except Exception as error:
@@ -262,12 +262,9 @@ def apply(record: Record, parts: Sequence[Part], log: DecisionLog | None = None)
             }
             others = {}
     if others:
-        noted = False
-        if log is not None:
-            change = amended(record, heuristic=others)
-            (written,) = yield from side_by_side([ask("log: amend", log, "amend", [change])], ROLLBACK_SECONDS)
-            noted = isinstance(written, Done)
-        raise HeuristicOutcome(gtid.text, record.decision.value, others, noted)
+        change = amended(record, heuristic=others)
+        (noted,) = yield from side_by_side([ask("log: amend", log, "amend", [change])], ROLLBACK_SECONDS)
+        raise HeuristicOutcome(gtid.text, record.decision.value, others, isinstance(noted, Done))
     if waiting:
         raise NotYetApplied(gtid.text, waiting)
 

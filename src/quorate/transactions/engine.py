@@ -55,6 +55,7 @@ class Engine:
         self.early = _early(acknowledge)
         self.sweep_every = sweep_every
         self.keep = keep
+        self.pid = os.getpid()
         self.by = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.participants: dict[str, Any] = {}
         self.metrics = Metrics()
@@ -71,6 +72,10 @@ class Engine:
         self.participants[name] = participant
 
     def new_gtid(self, timeout: float | None) -> gtids.Gtid:
+        if os.getpid() != self.pid:
+            raise UsageError(
+                "the coordinator was made before this process was forked off, and its connections are the other process's; make one in each process"
+            )
         seconds = self.timeout if timeout is None else timeout
         return gtids.new(self.space, time.time(), seconds, secrets.randbits(gtids.RANDOM_BITS))
 
@@ -187,6 +192,8 @@ class Work:
         """Once it is prepared."""
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
+        self._lent: list[Part] = []
+        """Those with connections of the caller's, which are his again when the commit returns."""
         self.riding: Callable[[], Any] = lambda: None
         self.cause: BaseException | None = None
         """What ended the program's block, if it is rolled back."""
@@ -225,13 +232,19 @@ class Work:
     def begin(self, participant: Any, session: Session | None) -> Flow[Any]:
         """Start the participant's branch; what its ``begin`` gives back."""
         branch = Branch(self.gtid, participant.name)
+        part = Part(branch, participant)
         given = None
         if session is not None:
             yield from participant.begin(branch, session, self.left())
             given = session.connection
+            if all(session is not own for _, own in self.borrowed):
+                self._lent.append(part)
         elif hasattr(participant, "begin"):
             given = yield from ask(f"{participant.name}: begin", participant, "begin", branch)
-        self.parts.append(Part(branch, participant))
+        self.parts.append(part)
+        warnings: list[str] = getattr(participant, "warnings", [])
+        while warnings:
+            log.warning("%s", warnings.pop(), extra={"participant": participant.name})
         return given
 
     def _leave_open(self, state: str) -> str:
@@ -261,10 +274,25 @@ class Work:
             raise
         self.state = PREPARED
 
-    def commit(self, early: bool | None = None) -> Flow[Ended]:
-        """Of one that is prepared the second half. ``early``: see ``commit.commit``; raises what that does."""
+    def _hand_back(self) -> bool:
+        """Whether the caller's connections could be given back at the decision: those that their branches are bound to cannot."""
+        return not any(getattr(part.participant, "bound_to_session", False) for part in self._lent)
+
+    def commit(self) -> Flow[Ended]:
+        """Of one that is prepared the second half. Raises what ``commit.commit`` does."""
+        ended = yield from self._commit(self.early and self._hand_back())
+        if not ended.applied:
+            for part in self._lent:
+                if hasattr(part.participant, "let_go"):
+                    part.participant.let_go(part.branch)
+        return ended
+
+    def decide(self) -> Flow[Ended]:
+        """The same, but that the caller applies it, before he gives connections back. Raises Aborted, InDoubt."""
+        return (yield from self._commit(True))
+
+    def _commit(self, early: bool) -> Flow[Ended]:
         decisions, by = self.engine.log, self.engine.by
-        early = self.early if early is None else early
         was_prepared = self._leave_open(COMMITTING) == PREPARED
         started = time.perf_counter()
         applying_later = False

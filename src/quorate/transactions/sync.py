@@ -79,6 +79,8 @@ class Coordinator:
         self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep)
         self._owns_log = chosen is not decisions
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
+        self._appliers = ThreadPoolExecutor(_THREADS, "quorate-transactions-later")
+        """Of their own, for they wait for what ``threads`` do."""
         self.shell = Shell(watch, self.threads)
         self._followed: list[Record] = []
         self._applying = 0
@@ -120,6 +122,7 @@ class Coordinator:
             self._closing = True
             self._work_to_do.notify()
         self._helper.join()
+        self._appliers.shutdown()
         self.threads.shutdown()
         for sessions in self._idle.values():
             for session in sessions:
@@ -162,10 +165,12 @@ class Coordinator:
 
     def give_back(self, participant: Any, session: Session) -> None:
         idle = self._idle.setdefault(participant.name, [])
-        if session.state() == "idle" and len(idle) < _IDLE_MAX:
-            idle.append(session)
-        else:
+        if session.state() != "idle":
             session.hang_up()
+        elif self._closing or len(idle) >= _IDLE_MAX:
+            session.close()
+        else:
+            idle.append(session)
 
     def followed(self, record: Record) -> None:
         """All participants have followed: written down when there is time, so that recovery need not ask them."""
@@ -180,7 +185,7 @@ class Coordinator:
             if self._closing or self._applying >= APPLYING_MAX:
                 return False
             self._applying += 1
-            self.threads.submit(self._do, work)
+            self._appliers.submit(self._do, work)
             return True
 
     def _do(self, work: Callable[[], None]) -> None:
@@ -333,7 +338,7 @@ class Transaction:
 
     def decide(self) -> Ended:
         """Take the decision. Unless it is applied already, ``apply`` has to follow. Raises Aborted, InDoubt."""
-        return self._half(self._work.commit(early=True))
+        return self._half(self._work.decide())
 
     def _half(self, flow: Flow[Ended]) -> Ended:
         try:
@@ -351,6 +356,9 @@ class Transaction:
         """Carry out what was decided; what cannot be reached is left to recovery."""
         try:
             record = self._coordinator.shell.run(self._work.apply(ended))
+        except Exception:
+            log.exception("%s is committed, and was not applied", self.gtid, extra={"gtid": self.gtid})
+            return
         finally:
             self._return_sessions()
         if record is not None:

@@ -72,7 +72,7 @@ def test_a_connection_that_does_not_answer_in_time_answers_nothing_wrong_later(
 ) -> None:
     with Coordinator(decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch) as coordinator:
         connection = bank.my()
-        tx = coordinator.transaction(timeout=1.0)
+        tx = coordinator.transaction(timeout=5.0)
         tx.enlist("orders").execute(PG_OUT)
         with tx.enlist(connection, resource="stock").cursor() as cursor:
             cursor.execute(MY_IN)
@@ -99,7 +99,7 @@ async def _nor_does_an_asynchronous_one(bank: Bank, decisions: Path, in_the_way:
         decisions, bank.participants(), sweep_every=None, watch=in_the_way.watch
     ) as coordinator:
         connection = await aiomysql.connect(**parameters, autocommit=True)
-        tx = coordinator.transaction(timeout=1.0)
+        tx = coordinator.transaction(timeout=5.0)
         await (await tx.enlist("orders")).execute(PG_OUT)
         async with (await tx.enlist(connection, resource="stock")).cursor() as cursor:
             await cursor.execute(MY_IN)

@@ -6,10 +6,11 @@ from typing import Any, Final
 from quorate.simulation.mutation import Mutation, Patch
 from quorate.simulation.scheduler import MILLISECOND, SECOND
 from quorate.simulation.transactions import options as swarm
+from quorate.simulation.transactions.servers import PREPARED, Server
 from quorate.transactions import commit as commits
 from quorate.transactions import recovery
 from quorate.transactions.commit import Part
-from quorate.transactions.errors import InDoubt, UnknownBranch
+from quorate.transactions.errors import Aborted, InDoubt, UnknownBranch
 from quorate.transactions.flow import Flow, ask, now
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import DecisionLog
@@ -23,6 +24,8 @@ from quorate.transactions.sql.session import Session, SqlError
 _decide = commits.decide
 _kv_decide = KvLog.decide
 _pack = Record.pack
+_forget = recovery._forget
+_crash = Server.crash
 
 
 def _decide_and_doubt_means_no(log: DecisionLog, record: Record, riding: Any, until: float) -> Flow[Record]:
@@ -133,7 +136,7 @@ def _outcome_guessed(part: Part, until: float) -> Flow[Outcome]:
     return Outcome.ABORTED
 
 
-def _apply_or_abort(record: Record, parts: Sequence[Part]) -> Flow[None]:
+def _apply_or_abort(record: Record, parts: Sequence[Part], log: DecisionLog) -> Flow[None]:
     """Whoever cannot be told to commit is told to roll back, as two databases under one SQLAlchemy session are."""
     for part in parts:
         try:
@@ -141,6 +144,67 @@ def _apply_or_abort(record: Record, parts: Sequence[Part]) -> Flow[None]:
         except Exception:
             yield from commits.abort(parts)
             return
+
+
+def _presumed_commit(log: DecisionLog, record: Record, riding: Any, until: float) -> Flow[Record]:
+    """What is prepared, and not decided, was surely to be committed."""
+    return (
+        yield from _decide(
+            log, Record(record.gtid, Decision.COMMIT, record.branches, record.at, record.by), riding, until
+        )
+    )
+
+
+def _nothing_is_against(record: Record, others: dict[str, str], log: DecisionLog) -> Flow[dict[str, str]]:
+    yield from ()
+    return {}
+
+
+def _all_is_against(record: Record, others: dict[str, str], log: DecisionLog) -> Flow[dict[str, str]]:
+    yield from ()
+    return others
+
+
+def _nobody_is_asked_after_an_abort(
+    record: Record,
+    participants: Mapping[str, Any],
+    log: DecisionLog,
+    known: dict[Gtid, Record],
+    listed: Mapping[str, set[Gtid]],
+    report: recovery.Report,
+) -> Flow[bool]:
+    yield from ()
+    return True
+
+
+def _tidy_by_the_clock(
+    participants: Mapping[str, Any],
+    log: DecisionLog,
+    space: str,
+    known: Mapping[Gtid, Record],
+    report: recovery.Report,
+    keep: float,
+) -> Flow[None]:
+    yield from _forget(participants, log, space, known, report, keep)
+    before = (yield from now()) - keep
+    for participant in participants.values():
+        if hasattr(participant, "tidy"):
+            yield from ask("tidy", participant, "tidy", before, space)
+
+
+def _crash_and_forget(self: Server) -> None:
+    """As MariaDB before 10.5 did, when a connection was lost."""
+    for txn in list(self.txns.values()):
+        if txn.state == PREPARED:
+            self.end(txn, False)
+    _crash(self)
+
+
+def _error_is_abort(gtid: Gtid, part: Part) -> Flow[None]:
+    try:
+        yield from ask(f"{part.name}: one phase", part.participant, "commit_one_phase", part.branch)
+    except Exception as error:
+        raise Aborted(gtid.text, str(error)) from error
 
 
 def _pack_without_tokens(self: Record) -> bytes:
@@ -175,6 +239,13 @@ _ALL: Final = (
     _mutation("one-for-all", "when one commit fails the others are rolled back", Patch(commits, "apply", _apply_or_abort), issue="SQLAlchemy, transaction", faults=("reset", "crash"), options={**_BOTH, "reset_rate": 0.1, "early": 0.0}),
     _mutation("rides-alone", "what rides is written before the decision", Patch(KvLog, "decide", _ride_first), faults=("sleep", "die"), options={**_SHORT, "riding": 0.3}),
     _mutation("tokens-not-kept", "the record does not say how a participant's outcome can be asked for", Patch(Record, "pack", _pack_without_tokens), faults=("die", "reset"), options={"postgres": 2}),
+    _mutation("presumed-commit", "recovery commits what is prepared and undecided", Patch(recovery, "decide", _presumed_commit), faults=("die", "votes_no"), options={**_SHORT, **_BOTH}),
+    _mutation("heuristics-dropped", "what somebody ended by hand, against the decision, is passed over", Patch(commits, "against", _nothing_is_against), Patch(recovery, "against", _nothing_is_against), faults=("by_hand", "die", "store_away"), options=_SHORT),
+    _mutation("abort-not-asked-after", "an ABORT is closed without asking whether somebody has committed some of it", Patch(recovery, "_none_committed", _nobody_is_asked_after_an_abort), faults=("by_hand", "die", "store_away", "sleep"), options={**_SHORT, "mariadb": 2, "postgres": 1}),
+    _mutation("tidied-by-the-clock", "witnesses of transactions that can be decided yet are deleted", Patch(recovery, "_forget", _tidy_by_the_clock), issue="our own", faults=("sleep", "skew"), options={**_SHORT, "keep": SECOND, "skew": 5 * SECOND}),
+    _mutation("sleepers-see-heuristics", "who slept until all was forgotten takes it for ended otherwise", Patch(commits, "against", _all_is_against), Patch(recovery, "against", _all_is_against), issue="our own", faults=("sleep",), options={**_SHORT, **_BOTH, "keep": SECOND}),
+    _mutation("prepared-not-kept", "a participant forgets what it has prepared when it goes down", Patch(Server, "crash", _crash_and_forget), issue="MariaDB before 10.5", faults=("crash", "die"), options=_BOTH),
+    _mutation("one-phase-error-is-abort", "any error of a commit in one phase is taken for an abort", Patch(commits, "_one_phase", _error_is_abort), issue="our own", faults=("reset",), options={"postgres": 1, "mariadb": 0, "reset_rate": 0.1}),
 )  # fmt: skip
 
 MUTATIONS: Final[dict[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}

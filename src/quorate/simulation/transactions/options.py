@@ -17,6 +17,7 @@ FAULTS: Final = (
     "late_writes",
     "votes_no",
     "skew",
+    "by_hand",
 )
 
 

@@ -165,7 +165,8 @@ class Process:
         except Aborted:
             told = "aborted"
         except HeuristicOutcome as error:
-            world.violate(f"heuristic: {error}")
+            self._heuristic(gtid.text, str(error))
+            told = "heuristic"
         except NotYetApplied:
             told = "committed"
         except InDoubt:
@@ -176,15 +177,19 @@ class Process:
         try:
             if ended is not None and ended.decided is not None:
                 if not ended.applied:
-                    yield from apply(ended.decided, ended.parts)
+                    yield from apply(ended.decided, ended.parts, self.log)
                 yield from ask("log: amend", self.log, "amend", [finished(ended.decided)])
         except HeuristicOutcome as error:
-            world.violate(f"heuristic: {error}")
+            self._heuristic(gtid.text, str(error))
         except QuorateError:
             world.probes["left to recovery"] += 1
         finally:
             for part in parts:
                 part.participant.let_go(part.branch)
+
+    def _heuristic(self, gtid: str, told: str) -> None:
+        if not self.world.touched(gtid):
+            self.world.violate(f"heuristic: {gtid}: {told}")
 
     # ---- recovery
 
@@ -208,7 +213,7 @@ class Process:
         self.world.probes["recovery committed"] += len(report.committed)
         self.world.probes["recovery aborted"] += len(report.aborted)
         self.world.probes["forgotten"] += report.forgotten
-        if report.heuristic:
-            self.world.violate(f"heuristic: {report.heuristic}")
+        for gtid, participant, what in report.heuristic:
+            self._heuristic(gtid, f"{participant} {what}")
         self.reports.append(report)
         return report

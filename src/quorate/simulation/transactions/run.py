@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVENTS_MAX = 150_000
 _PATIENCE = 300 * SECOND
-_SCHEDULED = ("die", "sleep", "crash", "store_away")
+_SCHEDULED = ("die", "sleep", "crash", "store_away", "by_hand")
 
 
 class Run:
@@ -94,6 +94,8 @@ class Run:
                         stream.spread(50 * MILLISECOND, 10 * SECOND),
                     ]
                 )
+            elif fault == "by_hand":
+                found.append([when, fault, stream.between(0, 1000), stream.between(0, 1)])
             elif fault == "crash":
                 found.append([when, fault, stream.between(0, 1000), stream.spread(MILLISECOND, 5 * SECOND)])
             else:
@@ -114,6 +116,9 @@ class Run:
                 process.armed = [points, fault, duration]
             elif len(self.processes) < 20:
                 self._start_process()
+        elif fault == "by_hand":
+            number, committed = rest
+            world.end_by_hand(world.servers[number % len(world.servers)], number, bool(committed))
         elif fault == "crash":
             number, duration = rest
             server = world.servers[number % len(world.servers)]

@@ -146,6 +146,16 @@ class Server:
         else:
             txn.owner = 0
 
+    def endable(self) -> list[Txn]:
+        """What an operator could end by hand: listed as prepared, and nobody's."""
+        if not self.up:
+            return []
+        return [
+            txn
+            for txn in self.txns.values()
+            if txn.state == PREPARED and txn.wrote and not (txn.owner or txn.releasing or txn.lost)
+        ]
+
     # ---- the server's life
 
     def crash(self) -> None:
@@ -320,7 +330,7 @@ class SimPostgres(Server):
 
     def _question(self, statement: str) -> Answer:
         if statement.startswith("select current_setting"):
-            return Answer("SELECT 1", [(64, "f", 150000)])
+            return Answer("SELECT 1", [(64, "f", 150000, "db", "app", "f", "at once")])
         if statement.startswith("select gid"):
             rows = [(txn.name, str(txn.number), 0.0, "app") for txn in self.txns.values() if txn.state == PREPARED]
             return Answer("SELECT", rows)
@@ -349,6 +359,7 @@ class SimPostgres(Server):
 
 _XID = re.compile(r"X'([0-9a-f]*)',X'([0-9a-f]*)',(\d+)")
 _ROW = re.compile(r"VALUES \((\d+), X'([0-9a-f]*)', X'([0-9a-f]*)', (\d)\)")
+_LOCK = re.compile(r"'(quorate [0-9a-f]+)'")
 _TIDIED = re.compile(r"until < (-?\d+) AND kind <> 2 OR kind = 2 AND until < \(UNIX_TIMESTAMP\(\) - (\d+)\) \* 1000")
 _WHERE = re.compile(r"until = (\d+) AND gtrid = X'([0-9a-f]*)' AND branch = X'([0-9a-f]*)'")
 
@@ -358,6 +369,8 @@ class SimMariaDB(Server):
         super().__init__(name, scheduler, stream, delay, judge)
         self.witnesses: dict[str, int] = {}
         """Committed rows: the branch's name → kind."""
+        self._checks: dict[str, int] = {}
+        """Locks of connections that are being checked."""
         self.loses = 0.0
 
     def remember(self, txn: Txn, committed: bool) -> None:
@@ -391,6 +404,9 @@ class SimMariaDB(Server):
             assert lock is not None
             self.txns[name] = Txn(name, lock.group(1), session.id)
             return Answer("")
+        if statement.startswith("SELECT CURRENT_USER()"):
+            self._checks[_LOCK.findall(statement)[0]] = session.id
+            return Answer("", [("app@%", session.id, 1)])
         if "DECLARE changed" in statement:
             return self._vote(txn, statement)
         if statement.startswith(
@@ -447,6 +463,9 @@ class SimMariaDB(Server):
         if statement.startswith("SELECT IS_USED_LOCK"):
             lock = statement.partition("('")[2].partition("')")[0]
             owners = [txn.owner for txn in self.txns.values() if txn.lock == lock and txn.owner]
+            checking = self._checks.get(lock)
+            if checking in self.sessions:
+                owners.append(checking)
             return Answer("", [(owners[0] if owners else None,)])
         if statement.startswith("KILL"):
             target = self.sessions.get(int(statement.split()[1]))
@@ -471,13 +490,19 @@ class SimMariaDB(Server):
                 there = there or (open_ is not None and open_.state == PREPARED)
             return Answer("", [(int(there),)])
         if statement.startswith("SELECT VERSION"):
-            return Answer("", [("10.11.19-MariaDB", "0")])
-        if "DELETE FROM" in statement:
+            return Answer("", [("10.11.19-MariaDB", "0", "0", "app@%", "0")])
+        if statement.startswith("SELECT COUNT(*) FROM information_schema.TABLES"):
+            return Answer("", [(1,)])
+        if statement.startswith(
+            ("SELECT kind", "INSERT INTO `db`.quorate_txn SELECT", "SHOW GRANTS", "DO RELEASE_LOCK")
+        ):
+            return Answer("")
+        if statement.startswith("SET STATEMENT"):
             tidied = _TIDIED.search(statement)
             assert tidied is not None
             self._tidy(int(tidied.group(1)), (self.seconds() - int(tidied.group(2))) * 1000)
             return Answer("")
-        if statement.startswith(("SELECT t.TABLE_NAME", "CREATE TABLE")):
+        if statement.startswith(("SELECT t.TABLE_NAME", "DELETE")):
             return Answer("")
         raise AssertionError(f"{self.name} does not understand {statement!r}")
 

@@ -42,6 +42,8 @@ class World:
         self.told: dict[str, str] = {}
         self.outcomes: dict[tuple[str, str], bool] = {}
         """By transaction and server: whether its branch was committed."""
+        self.hands: dict[tuple[str, str], bool] = {}
+        """Those that an operator has ended: whether by committing them."""
         self.ridden: set[str] = set()
         """Transactions that write a key with their decision."""
 
@@ -60,6 +62,21 @@ class World:
         entry = self.store.entries.get(f"quorate/txn/{SPACE}/d/{gtid}".encode())
         return None if entry is None else unpack(entry.value)
 
+    def end_by_hand(self, server: Server, number: int, committed: bool) -> None:
+        """An operator has lost patience."""
+        found = server.endable()
+        if found:
+            txn = found[number % len(found)]
+            gtid = txn.name.partition("/")[0]
+            self.hands[gtid, server.name] = committed
+            self.probes[f"by hand: {'committed' if committed else 'rolled back'}"] += 1
+            self.note("operator", f"{'commits' if committed else 'rolls back'} {txn.name}")
+            server.end(txn, committed)
+
+    def touched(self, gtid: str) -> bool:
+        """An operator has ended some of it."""
+        return any(gtid == named for named, _ in self.hands)
+
     # ---- the rules
 
     def ended(self, server: Server, name: str, committed: bool, prepared: bool) -> None:
@@ -71,7 +88,7 @@ class World:
         if (gtid, server.name) in self.outcomes:
             self.violate(f"{gtid}: its branch at {server.name} was ended twice")
         self.outcomes[gtid, server.name] = committed
-        if not prepared:
+        if not prepared or (gtid, server.name) in self.hands:
             return
         self.probes["prepared and committed" if committed else "prepared and rolled back"] += 1
         record = self.record(gtid)
@@ -83,7 +100,11 @@ class World:
 
     def judge(self) -> None:
         """At the end: all or nothing, as the program was told, and nothing is left."""
+        for (gtid, where), committed in self.hands.items():
+            self._judge_hand(gtid, where, committed)
         for gtid, servers in self.wrote.items():
+            if self.touched(gtid):
+                continue
             ends = {name: self.outcomes.get((gtid, name)) for name in servers}
             if gtid in self.ridden:
                 ends["store"] = f"ride/{gtid}".encode() in self.store.entries
@@ -100,6 +121,29 @@ class World:
         left = self.undone()
         if left:
             self.violate(f"decisions are left: {', '.join(left)}")
+
+    def _judge_hand(self, gtid: str, server: str, committed: bool) -> None:
+        """What is against the decision is in its record, which is kept; and nothing else is. Where there is no record, nothing was decided that
+        anybody had to know; or it was aborted, and all of it was told at once."""
+        record = self.record(gtid)
+        others = [end for (named, at), end in self.outcomes.items() if named == gtid and (gtid, at) not in self.hands]
+        if record is None:
+            if not committed and any(others):
+                self.violate(f"{gtid}: {server} was rolled back by hand, against a COMMIT that is forgotten")
+            return
+        against = committed is not (record.decision is Decision.COMMIT)
+        told = server in record.heuristic
+        kept = record.branch(server)
+        # PostgreSQL does not know without the number, and nobody has seen that it was prepared
+        can_tell = (
+            record.decision is Decision.COMMIT or not server.startswith("pg") or (kept is not None and kept.token)
+        )
+        if against and not told and can_tell:
+            self.violate(f"{gtid}: what was done by hand at {server} is not in its record: {record}")
+        if against and told:
+            self.probes[f"heuristic, {record.decision.value}"] += 1
+        if told and not against:
+            self.violate(f"{gtid}: {server} followed the decision by hand, and its record says otherwise: {record}")
 
     def undone(self) -> list[str]:
         """Transactions that somebody may have to finish yet. (A coordinator that notes late what it finished brings a forgotten record back, as done.)"""

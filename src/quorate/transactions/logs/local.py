@@ -1,9 +1,12 @@
 """A decision log in one file: for one machine, and for tests. Processes that use the same file take turns by a lock on it.
 
-The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, body``: a record, the removal of one, a cell (the
-horizon, the last sweep), or how far the file was flushed when what follows was written. Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What was torn by a crash at
-the end is overwritten with zeros, also what lies behind it, unless that says that the torn place was flushed: then it is damage, and an error. What several threads decide meanwhile is one write and one flush. A file that is mostly of
-removed records is written anew, and takes the old one's place.
+The file is a sequence of entries, ``u32 length, u32 CRC-32 of what follows, u8 kind, u64 flushed, body``: a record, the removal of one, or a cell (the file's
+identity, the horizon, the last sweep). Zeros follow, written ahead, for a flush that does not change the file's size takes half the time. What several
+threads decide meanwhile is one write and one flush. A file that is mostly of removed records is written anew, and takes the old one's place.
+
+``flushed`` says how much of the file its writer knew to be on disk. A machine that goes down may have written any pages of what was not flushed, and not those before them:
+whatever lies behind the first entry that is not whole is overwritten with zeros (or it would be taken for entries when others have filled the gap), unless one of
+them says that what is damaged had been flushed. Then it is an error.
 """
 
 import errno
@@ -12,11 +15,13 @@ import json
 import os
 import struct
 import threading
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from quorate.errors import CorruptionError, StorageError
 from quorate.transactions.gtid import Gtid
@@ -24,12 +29,16 @@ from quorate.transactions.log import presumed_abort
 from quorate.transactions.records import Record, unpack
 
 _HEAD = struct.Struct(">II")
-_RECORD, _REMOVE, _HORIZON, _SWEEP, _FLUSHED = range(1, 6)
+_KIND = struct.Struct(">BQ")
+_RECORD, _REMOVE, _HORIZON, _SWEEP, _IDENTITY = range(1, 6)
 ENTRY_MAX = 1 << 20
 _REWRITE_BYTES = 4 << 20
 _AHEAD = 1 << 20
-_READ = 1 << 12
+_READ = 1 << 16
 _MAGIC = b"quorate transactions 1\n"
+
+
+_open_logs: "weakref.WeakSet[LocalLog]" = weakref.WeakSet()
 
 
 class LocalLog:
@@ -51,21 +60,42 @@ class LocalLog:
         self._failed: OSError | None = None
         self._at = 0
         self._ahead = 0
+        self._durable = 0
+        """Up to where the file is known to be on disk."""
+        self._file = 0
+        """Counts the files that were opened, for they take each other's place."""
+        self._identity = ""
+        self._sizes: dict[str, int] = {}
         self._live_bytes = 0
-        self._opened = 0
-        """Counts files that took the place of one another: positions are of one of them."""
-        self._flushed_to = 0
-        self._noted = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = self._open()
-            with self._turn():
-                self._catch_up()
+            self._descriptor = self._open(os.O_CREAT)
+            self._sync_folder()
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        with self._turn():
+            self._catch_up()
+        _open_logs.add(self)
 
-    def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _open(self, flags: int = 0) -> int:
+        self._file += 1
+        return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+
+    def _forked(self) -> None:
+        """In the child of a fork: the lock on a file belongs to what both processes have open, so that it would keep them apart from others, and not from each
+        other."""
+        self._lock = threading.Lock()
+        self._asked.clear()
+        self._flushing = threading.Condition(threading.Lock())
+        self._in_flush = False
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._forget_all()
+            try:
+                self._descriptor = self._open()
+            except OSError:
+                # said by whoever uses it next
+                self._descriptor = -1
 
     def close(self) -> None:
         with self._lock:
@@ -116,6 +146,8 @@ class LocalLog:
                 error = None
             finally:
                 self._unlock_file()
+        except OSError as raised:
+            error = StorageError(f"{self.path}: {raised.strerror or raised}")
         except Exception as raised:
             error = raised
         finally:
@@ -175,8 +207,10 @@ class LocalLog:
         self._lock.acquire()
         try:
             self._lock_file()
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise StorageError(f"{self.path}: {error.strerror or error}") from error
             raise
 
     def unlock(self) -> None:
@@ -186,16 +220,23 @@ class LocalLog:
             self._lock.release()
 
     def _lock_file(self) -> None:
-        while True:
-            if self._descriptor < 0:
-                raise StorageError(f"{self.path}: the log is closed")
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            # somebody may have written the file anew and put it in this one's place meanwhile
-            if os.fstat(self._descriptor).st_ino == _inode(self.path):
-                return
-            os.close(self._descriptor)
-            self._descriptor = self._open()
-            self._forget_all()
+        try:
+            while True:
+                if self._descriptor < 0:
+                    raise StorageError(f"{self.path}: the log is closed")
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                # somebody may have written the file anew and put it in this one's place meanwhile
+                if os.fstat(self._descriptor).st_ino == _inode(self.path):
+                    return
+                # not made if it is not there: whoever took it away took the decisions along
+                new = self._open()
+                os.close(self._descriptor)
+                self._descriptor = new
+                self._forget_all()
+        except BaseException:
+            with suppress(OSError):
+                self._unlock_file()
+            raise
 
     def _unlock_file(self) -> None:
         if self._descriptor >= 0:
@@ -203,9 +244,9 @@ class LocalLog:
 
     def _forget_all(self) -> None:
         self._records.clear()
-        self._opened += 1
-        self._flushed_to = self._noted = 0
-        self._horizon, self._swept, self._at, self._live_bytes, self._ahead = 0.0, (0.0, ""), 0, 0, 0
+        self._sizes.clear()
+        self._horizon, self._swept = 0.0, (0.0, "")
+        self._at = self._ahead = self._durable = self._live_bytes = 0
 
     def _catch_up(self) -> None:
         """Take what others have written."""
@@ -214,10 +255,10 @@ class LocalLog:
             if data and not data.startswith(_MAGIC) and not _MAGIC.startswith(data.rstrip(b"\0")):
                 raise CorruptionError(str(self.path), 0, "this is no decision log")
             if not data.startswith(_MAGIC):
-                os.pwrite(self._descriptor, _MAGIC, 0)
-                self._sync_folder()
+                self._begin_file()
+                return
             self._at = len(_MAGIC)
-        if not any(os.pread(self._descriptor, _HEAD.size, self._at)):
+        elif not any(os.pread(self._descriptor, _HEAD.size, self._at)):
             return
         data = self._written_since()
         at = 0
@@ -225,13 +266,22 @@ class LocalLog:
             entry = _entry(data, at)
             if entry is None:
                 break
-            kind, body, end = entry
+            kind, durable, body, at = entry
+            self._durable = max(self._durable, durable)
             self._apply(kind, body)
-            at = end
         if at < len(data):
             self._torn(data, at)
         self._at += at
         self._written += 1
+        if not self._identity:
+            raise CorruptionError(str(self.path), len(_MAGIC), "the decision log does not begin with its identity")
+
+    def _begin_file(self) -> None:
+        if self._identity:
+            raise StorageError(f"{self.path}: an empty file has taken the place of the decision log")
+        os.pwrite(self._descriptor, _MAGIC, 0)
+        self._at = len(_MAGIC)
+        self._append([(_IDENTITY, os.urandom(8).hex().encode(), None)])
 
     def _written_since(self) -> bytes:
         """From where we are to the zeros that were written ahead. After a crash there may be zeros where something is missing, with more behind them, so
@@ -247,26 +297,34 @@ class LocalLog:
             read *= 4
 
     def _torn(self, data: bytes, at: int) -> None:
-        """Make zeros of what a crash left unfinished: the disk may have got what was written last without what was written before it, and nobody was promised
-        either. Raises CorruptionError if it had been flushed."""
+        """Make zeros of what a crash left unfinished. Raises CorruptionError if it was not a crash."""
         end = len(data.rstrip(b"\0"))
-        for later in range(at + 1, end):
-            found = _entry(data, later)
-            if found is not None and found[0] == _FLUSHED and int(found[1]) > self._at + at:
+        for later in range(at, end):
+            entry = _entry(data, later)
+            if entry is not None and entry[1] > self._at + at:
                 raise CorruptionError(
-                    str(self.path), self._at + at, "an entry that is not what was written, though it had been flushed"
+                    str(self.path), self._at + at, "an entry that is not what was written, though it was on disk"
                 )
-        os.pwrite(self._descriptor, bytes(end - at), self._at + at)
+        if self._durable > self._at + at:
+            raise CorruptionError(str(self.path), self._at + at, "there is less than what was on disk")
+        _write(self._descriptor, bytes(end - at), self._at + at)
 
     def _apply(self, kind: int, body: bytes, record: Record | None = None) -> None:
         """``record``: what ``body`` is of, if it is at hand."""
         if kind == _RECORD:
             record = record or unpack(body)
-            if record.gtid.text not in self._records:
-                self._live_bytes += len(body)
-            self._records[record.gtid.text] = record
+            name = record.gtid.text
+            self._live_bytes += len(body) - self._sizes.get(name, 0)
+            self._sizes[name] = len(body)
+            self._records[name] = record
         elif kind == _REMOVE:
-            self._live_bytes -= 200 if self._records.pop(body.decode(), None) is not None else 0
+            name = body.decode()
+            self._records.pop(name, None)
+            self._live_bytes -= self._sizes.pop(name, 0)
+        elif kind == _IDENTITY:
+            if self._identity not in ("", body.decode()):
+                raise StorageError(f"{self.path}: another decision log has taken the place of this one")
+            self._identity = body.decode()
         elif kind == _HORIZON:
             self._horizon = max(self._horizon, float(body))
         elif kind == _SWEEP:
@@ -279,14 +337,7 @@ class LocalLog:
             raise StorageError(
                 f"{self.path}: an earlier flush failed ({self._failed.strerror}), so nothing more is written"
             )
-        if self._flushed_to > self._noted:
-            self._noted = self._flushed_to
-            entries = [(_FLUSHED, str(self._noted).encode(), None), *entries]
-        parts = []
-        for kind, body, _ in entries:
-            data = bytes((kind,)) + body
-            parts += [_HEAD.pack(len(data), zlib.crc32(data)), data]
-        written = b"".join(parts)
+        written = b"".join([_packed(kind, self._durable, body) for kind, body, _ in entries])
         try:
             end = self._at + len(written)
             if end > self._ahead:
@@ -320,10 +371,18 @@ class LocalLog:
         try:
             # of its own, for the file may be written anew meanwhile: that flushes all there was
             with self._lock:
-                covered, opened, reach = self._written, self._opened, self._at
+                covered, file, up_to = self._written, self._file, self._at
                 descriptor = os.dup(self._descriptor)
             os.fdatasync(descriptor)
-        except OSError as error:
+            with self._lock:
+                if file == self._file:
+                    self._durable = max(self._durable, up_to)
+        except BaseException as error:
+            if not isinstance(error, OSError):
+                with self._flushing:
+                    self._in_flush = False
+                    self._flushing.notify_all()
+                raise
             # what the kernel could not write it may have dropped: nothing that depends on it can be promised any more
             with self._flushing:
                 self._failed = error
@@ -333,9 +392,6 @@ class LocalLog:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-        with self._lock:
-            if self._opened == opened:
-                self._flushed_to = max(self._flushed_to, reach)
         with self._flushing:
             self._flushed = max(self._flushed, covered)
             self._in_flush = False
@@ -344,16 +400,17 @@ class LocalLog:
     def _rewrite(self) -> None:
         """With what is live alone. Under the lock of the old file, whose place it takes."""
         new = self.path.with_name(self.path.name + ".new")
-        entries = [_MAGIC]
+        data = bytearray(_MAGIC)
         for kind, body in [
+            (_IDENTITY, self._identity.encode()),
             (_HORIZON, repr(self._horizon).encode()),
             (_SWEEP, json.dumps(self._swept).encode()),
             *[(_RECORD, record.pack()) for record in self._records.values()],
         ]:
-            data = bytes((kind,)) + body
-            entries.append(_HEAD.pack(len(data), zlib.crc32(data)) + data)
+            # all of it is flushed before anybody sees it
+            data += _packed(kind, len(data), body)
         with open(new, "wb") as file:
-            file.write(b"".join(entries))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self.path)
@@ -394,8 +451,12 @@ class _Turn:
     def __enter__(self) -> None:
         self._log.lock()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._log.unlock()
+        if isinstance(error, OSError):
+            raise StorageError(f"{self._log.path}: {error.strerror or error}") from error
 
 
 def _write(descriptor: int, data: bytes, at: int) -> None:
@@ -403,17 +464,23 @@ def _write(descriptor: int, data: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _entry(data: bytes, at: int) -> tuple[int, bytes, int] | None:
-    """Kind, body and where it ends; None if there is no whole one."""
+def _packed(kind: int, durable: int, body: bytes) -> bytes:
+    data = _KIND.pack(kind, durable) + body
+    return _HEAD.pack(len(data), zlib.crc32(data)) + data
+
+
+def _entry(data: bytes, at: int) -> tuple[int, int, bytes, int] | None:
+    """Kind, what was flushed, body and where it ends; None if there is no whole one."""
     if len(data) - at < _HEAD.size:
         return None
     size, crc = _HEAD.unpack_from(data, at)
-    if not 0 < size <= ENTRY_MAX:
+    if not _KIND.size <= size <= ENTRY_MAX:
         return None
-    body = data[at + _HEAD.size : at + _HEAD.size + size]
-    if len(body) != size or zlib.crc32(body) != crc:
+    found = data[at + _HEAD.size : at + _HEAD.size + size]
+    if len(found) != size or zlib.crc32(found) != crc:
         return None
-    return body[0], body[1:], at + _HEAD.size + size
+    kind, durable = _KIND.unpack_from(found)
+    return kind, durable, found[_KIND.size :], at + _HEAD.size + size
 
 
 def _inode(path: Path) -> int:
@@ -421,3 +488,11 @@ def _inode(path: Path) -> int:
         return os.stat(path).st_ino
     except OSError:
         return -1
+
+
+def _after_fork() -> None:
+    for log in list(_open_logs):
+        log._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

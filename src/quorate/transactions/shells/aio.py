@@ -74,7 +74,15 @@ class Shell:
             until = own if until is None else min(own, until)
         if len(step.flows) == 1:
             return [await self._one(step.flows[0], until)]
-        return list(await asyncio.gather(*[self._one(flow, until) for flow in step.flows]))
+        tasks = [asyncio.ensure_future(self._one(flow, until)) for flow in step.flows]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            # what ends the one who waits ends them all, and they let go of what they hold before he goes on
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            raise
 
     async def _one(self, flow: Flow[Any], until: float | None) -> Done[Any] | Failed:
         try:

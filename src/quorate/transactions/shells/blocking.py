@@ -63,13 +63,21 @@ class _Run:
         self._answer: Any = None
         self._results: SimpleQueue[tuple[_Strand, int, Future[Any]]] = SimpleQueue()
         self._bell: tuple[int, int] | None = None
+        self._strands: dict[_Strand, None] = {}
+        """Those under way, in the order in which they began."""
 
     def whole(self, flow: Flow[Any]) -> _Result:
         ended: list[_Result] = []
-        self._start(flow, _FOREVER, ended.append)
         try:
+            self._start(flow, _FOREVER, ended.append)
             while not ended:
                 self._turn()
+        except BaseException:
+            # what came (Ctrl-C, say) comes to the flows as their end, so that they let go of what they hold
+            for strand in reversed(list(self._strands)):
+                while strand.stack:
+                    strand.stack.pop()[0].close()
+            raise
         finally:
             if self._bell is not None:
                 os.close(self._bell[0])
@@ -84,6 +92,7 @@ class _Run:
 
     def _go_on(self, strand: _Strand, value: Any, error: Exception | None) -> None:
         """Until it waits, or is at its end."""
+        self._strands[strand] = None
         while True:
             flow, point = strand.stack[-1]
             try:
@@ -108,6 +117,7 @@ class _Run:
                 except Exception as raised:
                     value, error = None, raised
             if not strand.stack:
+                del self._strands[strand]
                 self._live -= 1
                 strand.told(Done(value) if error is None else Failed(error))
                 return

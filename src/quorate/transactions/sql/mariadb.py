@@ -17,12 +17,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from quorate.errors import UsageError
-from quorate.transactions.errors import ConfigurationError, ConnectionBroken, ParticipantError, UnknownBranch, VotedNo
+from quorate.transactions.errors import ConnectionBroken, ParticipantError, UnknownBranch, VotedNo
 from quorate.transactions.flow import Flow, call, now, sleep
 from quorate.transactions.gtid import check_name, parse
 from quorate.transactions.participant import Blocking, Branch, Outcome, Prepared, Vote, Waiter
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.habit import Habit
+from quorate.transactions.sql.mariadb_setup import MariaDBSetup
 from quorate.transactions.sql.pool import Pool
 from quorate.transactions.sql.session import Answer, Session, SqlError
 
@@ -34,6 +35,7 @@ _ROLLED_BACK = ("1402", "1213", "1614")
 _DUPLICATE = "1062"
 _LOCK_WAIT = "1205"
 _NO_SUCH_TABLE = "1146"
+_IN_TRANSACTION = ("1399", "1400")
 _NO_SUCH_THREAD = "1094"
 _NOT_ALLOWED = "1227"
 STATEMENT_MAX = 200
@@ -78,18 +80,28 @@ def lock_name(branch: Branch) -> str:
 class MariaDBParticipant:
     """See ``PostgresParticipant`` for the life of sessions. ``database`` holds the witness table. ``ignore_tables``: those known to have no transactions."""
 
+    bound_to_session = True
+    """A prepared branch is ended by its own connection, or by breaking it off."""
+
     def __init__(self, name: str, pool: Pool, where: tuple[str, int, str], ignore_tables: Sequence[str] = ()) -> None:
         self.name = check_name(name)
         self.where = where
         self.pool = pool
         self.database = where[2]
-        self._ignored = frozenset(ignore_tables)
         self._table = f"`{self.database.replace('`', '``')}`.{WITNESS}"
         self._sessions: dict[str, Session] = {}
         self.habit = Habit()
         self._uncounted: set[str] = set()
         """Transactions in whose branches no rows were counted at the begin, and so cannot be at the vote."""
-        self._checked = False
+        self._setup = MariaDBSetup(
+            self.name,
+            self.database,
+            _hex(self.database),
+            self._table,
+            frozenset(ignore_tables),
+            self._ask,
+            self._elsewhere,
+        )
 
     unknown_for_now = True
     """Whether an outcome that is UNKNOWN will be known: when a connection has ended, or the server was restarted."""
@@ -101,8 +113,7 @@ class MariaDBParticipant:
             raise UsageError(
                 f"{self.name}: the connection is in a transaction already; commit or roll back before it is enlisted"
             )
-        if not self._checked:
-            yield from self._check()
+        yield from self._setup.check(session, lock_name(branch))
         session.attach()
         wait = max(1, round(seconds))
         time = round(branch.gtid.deadline - seconds)
@@ -117,62 +128,33 @@ class MariaDBParticipant:
                 f"BEGIN NOT ATOMIC IF ABS(UNIX_TIMESTAMP() - {time}) > {CLOCKS_SECONDS} THEN "
                 "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'its clock and ours differ by more than a minute'; "
                 f"ELSEIF GET_LOCK({lock_name(branch)}, 0) = 1 THEN "
-                f"SET @quorate_written = {written}, @quorate_wait = @@innodb_lock_wait_timeout, "
-                f"SESSION innodb_lock_wait_timeout = {wait}; XA START {xid(branch)}; "
+                f"XA START {xid(branch)}; SET @quorate_written = {written}, "
+                f"@quorate_wait = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {wait}; "
                 "ELSE SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'somebody else holds the lock of this branch'; END IF; END",
                 "begin",
             )
         except SqlError as error:
             self._uncounted.discard(branch.gtid.text)
+            try:
+                yield from self._ask(session, f"DO RELEASE_LOCK({lock_name(branch)})", "begin, undone")
+            except (ConnectionBroken, SqlError):
+                session.hang_up()
             session.detach()
-            if error.code == "1400":
+            if error.code in _IN_TRANSACTION:
                 raise UsageError(f"{self.name}: the connection is in a transaction already ({error})") from error
             raise
         except BaseException:
             self._uncounted.discard(branch.gtid.text)
+            # nobody knows how far it came
+            session.hang_up()
             session.detach()
             raise
         self._sessions[branch.gtid.text] = session
 
-    def _check(self) -> Flow[None]:
-        """The server's version, the engines of the tables, and the witness table, which is made if there is none."""
-        answer = yield from self._elsewhere("SELECT VERSION(), @@innodb_read_only", "check")
-        ((version, read_only),) = answer.rows
-        numbers = [int(digits) for digits in str(version).partition("-")[0].split(".")[:2]]
-        if "MariaDB" not in str(version):
-            raise ConfigurationError(
-                f"{self.name}: the server is MySQL {version}, whose XA was not tried; MariaDB 10.5 or newer can take part"
-            )
-        if numbers < [10, 5]:
-            raise ConfigurationError(
-                f"{self.name}: MariaDB {version} rolls prepared branches back when their connection is lost; 10.5 is the first that keeps them"
-            )
-        if str(read_only) not in ("0", "OFF"):
-            raise ConfigurationError(f"{self.name}: the server is read only")
-        answer = yield from self._elsewhere(
-            "SELECT t.TABLE_NAME, t.ENGINE FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE "
-            f"WHERE t.TABLE_SCHEMA = {_hex(self.database)} AND t.TABLE_TYPE = 'BASE TABLE' AND e.XA <> 'YES' ORDER BY t.TABLE_NAME",
-            "check engines",
-        )
-        wrong = [(str(table), str(engine)) for table, engine in answer.rows if str(table) not in self._ignored]
-        if wrong:
-            table, engine = wrong[0]
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise ConfigurationError(
-                f"{self.name}: the table {table}{more} is of the engine {engine}, which is not transactional: its rows would survive a rollback; "
-                "make it InnoDB, or name it in ignore_tables"
-            )
-        try:
-            yield from self._elsewhere(
-                f"CREATE TABLE IF NOT EXISTS {self._table} (until BIGINT NOT NULL, gtrid VARBINARY(64) NOT NULL, branch VARBINARY(64) NOT NULL, "
-                "kind TINYINT NOT NULL, PRIMARY KEY (until, gtrid, branch)) ENGINE = InnoDB",
-                "make the witness table",
-            )
-        except SqlError as error:
-            raise ConfigurationError(
-                f"{self.name}: the witness table {self.database}.{WITNESS} is not there and cannot be made ({error})"
-            ) from error
-        self._checked = True
+    @property
+    def warnings(self) -> list[str]:
+        """What the coordinator should say about the server; it takes them out."""
+        return self._setup.warnings
 
     def session_of(self, branch: Branch) -> Session | None:
         return self._sessions.get(branch.gtid.text)

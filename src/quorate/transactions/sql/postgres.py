@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 
 from quorate.errors import UsageError
 from quorate.transactions.errors import (
-    ConfigurationError,
     ConnectionBroken,
     ParticipantError,
     UnknownBranch,
@@ -28,12 +27,14 @@ from quorate.transactions.participant import Blocking, Branch, Outcome, Prepared
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
+from quorate.transactions.sql.postgres_setup import PostgresSetup
 from quorate.transactions.sql.session import Answer, Session, SqlError
 
 GID_MAX = 199
 _NO_SUCH_OBJECT = "42704"
 _NOT_ALLOWED = "42501"
 _PREPARED_OFF = "55000"
+_TOO_MANY = "53200"
 _LOCK_PREFIX = b"quorate"
 _MARK = "quorate.branch"
 """A setting that lasts as long as the transaction: whether it is still the one that was begun."""
@@ -68,7 +69,7 @@ class PostgresParticipant:
         self.pool = pool
         self._sessions: dict[str, Session] = {}
         self.habit = Habit()
-        self._checked = False
+        self._setup = PostgresSetup(self.name, self._ask, self._elsewhere)
 
     # ---- work
 
@@ -79,8 +80,7 @@ class PostgresParticipant:
             raise UsageError(
                 f"{self.name}: the connection is in a transaction already; commit or roll back before it is enlisted"
             )
-        if not self._checked:
-            yield from self._check(session)
+        yield from self._setup.check(session)
         session.attach()
         options = getattr(session, "begin_options", "")
         try:
@@ -92,27 +92,11 @@ class PostgresParticipant:
             )
         except BaseException:
             session.detach()
+            if session.state() != sessions.IDLE:
+                # half begun: nobody should find it so
+                session.hang_up()
             raise
         self._sessions[branch.gtid.text] = session
-
-    def _check(self, session: Session) -> Flow[None]:
-        """Mistakes in the server's configuration, told before any work is done."""
-        answer = yield from self._ask(
-            session,
-            "select current_setting('max_prepared_transactions')::int, pg_is_in_recovery(), current_setting('server_version_num')::int",
-            "check",
-        )
-        ((slots, standby, version),) = answer.rows
-        if int(version) < 100000:
-            raise ConfigurationError(f"{self.name}: PostgreSQL {version} is older than 10, which tells no outcomes")
-        if standby in (True, "t"):
-            raise ConfigurationError(f"{self.name}: the server is a standby, which cannot prepare transactions")
-        if int(slots) == 0:
-            raise ConfigurationError(
-                f"{self.name}: max_prepared_transactions is 0, so PostgreSQL refuses to prepare transactions; "
-                "set it to the number of connections or more and restart the server"
-            )
-        self._checked = True
 
     def session_of(self, branch: Branch) -> Session | None:
         return self._sessions.get(branch.gtid.text)
@@ -156,10 +140,25 @@ class PostgresParticipant:
             )
         except SqlError as error:
             if error.code == _PREPARED_OFF:
-                self._checked = False
-            raise VotedNo(str(error), error.code) from error
+                self._setup.forget()
+            told = str(error)
+            if error.code == _TOO_MANY:
+                told += "; " + (yield from self._slots())
+            raise VotedNo(told, error.code) from error
         self._expect("PREPARE TRANSACTION", answer)
         return answer
+
+    def _slots(self) -> Flow[str]:
+        """Who has the slots for prepared transactions."""
+        try:
+            answer = yield from self._elsewhere(
+                "select count(*), count(*) filter (where gid like 'q.%'), current_setting('max_prepared_transactions') from pg_prepared_xacts",
+                "slots",
+            )
+        except ParticipantError as error:
+            return str(error)
+        ((used, ours, slots),) = answer.rows
+        return f"{used} of max_prepared_transactions = {slots} are in use, {ours} by us"
 
     def commit_one_phase(self, branch: Branch) -> Flow[None]:
         session = self._sessions[branch.gtid.text]

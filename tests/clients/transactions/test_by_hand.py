@@ -1,0 +1,214 @@
+"""What an operator did by hand to real databases, against the decision: found, told and kept, by whoever comes across it; and participants that come back from a backup."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.bank import Bank
+
+from quorate.transactions import Aborted, HeuristicOutcome, Outcome
+from quorate.transactions.flow import call
+from quorate.transactions.gtid import new
+from quorate.transactions.participant import Branch
+from quorate.transactions.records import Decision, Record
+from quorate.transactions.shells.blocking import Shell
+from quorate.transactions.sql.postgres import gid
+from quorate.transactions.sync import Coordinator, Transaction
+
+PG_OUT = "update accounts set balance = balance - 7 where id = 1"
+MY_IN = "update accounts set balance = balance + 7 where id = 1"
+
+
+def transfer(tx: Transaction) -> None:
+    tx.enlist("orders").execute(PG_OUT)
+    with tx.enlist("stock").cursor() as cursor:
+        cursor.execute(MY_IN)
+
+
+def run(participant: Any, method: str, *arguments: Any) -> Any:
+    return Shell().run(call(method, getattr(participant, method), *arguments))
+
+
+def prepared(coordinator: Coordinator) -> Transaction:
+    """A transaction whose coordinator died between its votes and its decision."""
+    tx = coordinator.transaction(timeout=60.0)
+    transfer(tx)
+    for part in tx._work.parts:
+        run(part.participant, "prepare", part.branch)
+        part.participant.let_go(part.branch)
+    return tx
+
+
+def at_point(when: str, point: str, strike: Callable[[], None]) -> Callable[[str, str], None]:
+    struck: list[str] = []
+
+    def watch(at: str, reached: str) -> None:
+        if (at, reached) == (when, point) and not struck:
+            struck.append(point)
+            strike()
+
+    return watch
+
+
+@pytest.mark.parametrize(("statement", "outcome"), [("rollback", "rolled back"), ("commit", None)])
+def test_postgres_ended_by_hand_between_the_decision_and_the_commit(
+    bank: Bank, decisions: Path, statement: str, outcome: str | None
+) -> None:
+    tx: Transaction
+
+    def by_hand() -> None:
+        (part,) = [part for part in tx._work.parts if part.name == "orders"]
+        bank.pg_run(f"{statement} prepared '{gid(part.branch)}'")
+
+    watch = at_point("before", "orders: commit", by_hand)
+    with Coordinator(decisions, bank.participants(), sweep_every=None, watch=watch) as coordinator:
+        tx = coordinator.transaction()
+        transfer(tx)
+        if outcome is None:
+            tx.commit()
+        else:
+            with pytest.raises(HeuristicOutcome, match=f"decided to commit, but orders {outcome}") as told:
+                tx.commit()
+            assert told.value.recorded
+            (record,) = coordinator.engine.log.records()
+            assert record.heuristic == {"orders": outcome}
+        assert tx.state == "committed"
+    assert bank.prepared() == []
+
+
+def test_postgres_committed_by_hand_while_its_coordinator_aborts(bank: Bank, decisions: Path) -> None:
+    """The other one votes no."""
+    tx: Transaction
+
+    def by_hand() -> None:
+        (part,) = [part for part in tx._work.parts if part.name == "orders"]
+        bank.pg_run(f"commit prepared '{gid(part.branch)}'")
+
+    watch = at_point("before", "orders: rollback", by_hand)
+    with Coordinator(decisions, bank.participants(), sweep_every=None, watch=watch) as coordinator:
+        tx = coordinator.transaction()
+        transfer(tx)
+        (part,) = [part for part in tx._work.parts if part.name == "stock"]
+        run(part.participant, "fence", part.branch)
+        with pytest.raises(HeuristicOutcome, match="decided to abort, but orders committed"):
+            tx.commit()
+        assert tx.state == "aborted"
+        (record,) = coordinator.engine.log.records()
+        assert (record.decision, record.heuristic) == (Decision.ABORT, {"orders": "committed"})
+        coordinator.sweep()
+        assert coordinator.engine.log.records()[0].heuristic == {"orders": "committed"}
+
+
+@pytest.mark.parametrize("who", ["orders", "stock"])
+def test_committed_by_hand_before_recovery_aborts_the_rest(bank: Bank, decisions: Path, who: str) -> None:
+    """MariaDB's witness tells. PostgreSQL could tell by the transaction's number, and nobody has kept that: the record says nothing, as docs say."""
+    with Coordinator(decisions, bank.participants(), sweep_every=None) as coordinator:
+        tx = prepared(coordinator)
+        branches = {part.name: part.branch for part in tx._work.parts}
+        if who == "orders":
+            bank.pg_run(f"commit prepared '{gid(branches['orders'])}'")
+        else:
+            run(coordinator.engine.participants["stock"], "commit", branches["stock"])
+        gtid = tx._work.gtid
+        # its time is up: decided as recovery would have, for nobody waits a minute here
+        coordinator.engine.log.decide(Record(gtid, Decision.ABORT, [], time.time(), "recovery", "its time is up"))
+        report = coordinator.sweep()
+        other = "stock" if who == "orders" else "orders"
+        assert report.aborted == [(tx.gtid, other)]
+        record = coordinator.engine.log.read(gtid)
+        assert record is not None
+        assert record.branch(other) is not None
+    assert bank.prepared() == []
+
+
+def test_a_branch_that_postgres_lists_can_be_asked_after(bank: Bank) -> None:
+    """What recovery saw of it is enough to tell later what became of it: the number, with its upper half."""
+    (orders, stock) = bank.participants()
+    branch = Branch(new("facts", time.time(), 5.0, 77), "orders")
+    session = orders.connect()
+    Shell().run(orders.begin(branch, session, 5.0))
+    session.connection.execute(PG_OUT)
+    run(orders, "prepare", branch)
+    (listed,) = run(orders, "recover")
+    assert listed.branch.token == branch.token
+    bank.pg_run(f"commit prepared '{gid(branch)}'")
+    assert run(orders, "outcome", listed.branch) is Outcome.COMMITTED
+    assert run(orders, "outcome", Branch(branch.gtid, "orders")) is Outcome.UNKNOWN
+    orders.let_go(branch)
+    for one in (orders, stock):
+        one.pool.close()
+
+
+def test_a_witness_that_somebody_holds_does_not_keep_tidying_waiting(bank: Bank) -> None:
+    (_, stock) = bank.participants()
+    branch = Branch(new("facts", time.time() - 30.0, 5.0, 78), "stock")
+    session = stock.connect()
+    Shell().run(stock.begin(branch, session, 5.0))
+    with session.connection.cursor() as cursor:
+        cursor.execute(MY_IN)
+    run(stock, "prepare", branch)
+    run(stock, "tidy", time.time(), "facts")
+    assert run(stock, "outcome", branch) is Outcome.PREPARED
+    run(stock, "commit", branch)
+    assert run(stock, "outcome", branch) is Outcome.COMMITTED
+    run(stock, "tidy", branch.gtid.deadline, "facts")
+    assert run(stock, "outcome", branch) is Outcome.COMMITTED, "not before the horizon is above it"
+    run(stock, "tidy", branch.gtid.deadline + 0.001, "facts")
+    assert run(stock, "outcome", branch) is Outcome.ABORTED, "nobody remembers"
+    stock.let_go(branch)
+    stock.pool.close()
+
+
+def test_the_witness_of_a_single_commit_is_kept_by_the_servers_clock(bank: Bank) -> None:
+    """A sweeper whose clock is a day ahead does not take it from a coordinator that is just about to ask for it."""
+    (_, stock) = bank.participants()
+    branch = Branch(new("facts", time.time(), 5.0, 79), "stock")
+    session = stock.connect()
+    Shell().run(stock.begin(branch, session, 5.0))
+    with session.connection.cursor() as cursor:
+        cursor.execute(MY_IN)
+    run(stock, "commit_one_phase", branch)
+    run(stock, "tidy", time.time() + 86400.0, "facts")
+    assert run(stock, "outcome", branch) is Outcome.COMMITTED
+    stock.pool.close()
+
+
+def test_counters_that_begin_anew_do_not_make_a_reader_of_a_writer(bank: Bank, decisions: Path) -> None:
+    """FLUSH STATUS between two transactions of a connection: whether rows were written is told by counting. Who is taken for a reader commits at its vote, whatever
+    the others vote."""
+    with Coordinator(decisions, bank.participants(), sweep_every=None) as coordinator:
+        connection = bank.my()
+        with coordinator.transaction() as tx:
+            tx.enlist("orders").execute(PG_OUT)
+            with tx.enlist(connection, resource="stock").cursor() as cursor:
+                cursor.execute("update accounts set balance = balance + 1")
+                cursor.execute("update accounts set balance = balance - 1")
+                cursor.execute(MY_IN)
+        with connection.cursor() as cursor:
+            cursor.execute("flush status")
+        tx = coordinator.transaction()
+        tx.enlist("orders").execute(PG_OUT)
+        with tx.enlist(connection, resource="stock").cursor() as cursor:
+            cursor.execute(MY_IN)
+        (part,) = [part for part in tx._work.parts if part.name == "orders"]
+        run(part.participant, "fence", part.branch)
+        with pytest.raises(Aborted):
+            tx.commit()
+        connection.close()
+    bank.check(moved=7)
+
+
+def test_a_lost_connection_before_a_single_commit_is_an_abort_at_once(bank: Bank, decisions: Path) -> None:
+    """Nothing was asked of PostgreSQL yet: there is no doubt."""
+    with Coordinator(decisions, bank.participants(), sweep_every=None) as coordinator:
+        tx = coordinator.transaction(timeout=60.0)
+        tx.enlist("orders").execute(PG_OUT)
+        (part,) = tx._work.parts
+        part.participant.session_of(part.branch).hang_up()
+        started = time.time()
+        with pytest.raises(Aborted, match="before it was committed"):
+            tx.commit()
+        assert tx._work.gtid.deadline > started
+    bank.check(moved=0)
