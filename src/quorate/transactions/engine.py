@@ -165,10 +165,11 @@ class Engine:
 
     def _measure(self, report: Report) -> Flow[dict[str, Mapping[str, float]]]:
         """What participants that can be reached tell of themselves."""
+        listing = {name for _, name, _ in report.in_doubt}
         names = [
             name
             for name, participant in self.participants.items()
-            if name not in report.unreachable and hasattr(participant, "measure")
+            if (name not in report.unreachable or name in listing) and hasattr(participant, "measure")
         ]
         results = yield from side_by_side(
             [ask(f"sweep {name}: measure", self.participants[name], "measure") for name in names], MEASURE_SECONDS
@@ -328,6 +329,8 @@ class Work:
         self.state = state
         seconds = None if started is None else time.perf_counter() - started
         self.engine.metrics.ended(outcome, seconds)
+        if isinstance(error, HeuristicOutcome):
+            self.engine.metrics.heuristic(self.gtid.text, error.others)
         if self._observer.trace is not None:
             self._observer.trace.ended(outcome, error)
         if log.isEnabledFor(level):
@@ -350,7 +353,10 @@ class Work:
         try:
             yield from observed(apply(ended.decided, ended.parts, self.engine.log), self._observer)
         except (NotYetApplied, HeuristicOutcome) as error:
-            level = logging.ERROR if isinstance(error, HeuristicOutcome) else logging.WARNING
+            level = logging.WARNING
+            if isinstance(error, HeuristicOutcome):
+                level = logging.ERROR
+                self.engine.metrics.heuristic(self.gtid.text, error.others)
             log.log(level, "%s", error, extra={"gtid": self.gtid.text})
             return None
         finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper ends of the histograms' buckets, in seconds: from one flush of a fast disk to a lock timeout."""
+HEURISTICS_MAX = 1000
 OUTCOMES = ("committed", "aborted", "in doubt", "not yet applied", "heuristic")
 Labels = tuple[tuple[str, str], ...]
 
@@ -48,6 +49,8 @@ class Metrics:
         """By phase and participant, which is "" where the decision log is asked."""
         self.heuristic_total: dict[tuple[str, str], int] = {}
         """By participant and what became of its branch."""
+        self._heuristics: dict[tuple[str, str, str], None] = {}
+        """Those counted that a sweep may still tell of: transaction, participant, outcome."""
         self.sweeps_total = {"made": 0, "failed": 0}
         self.last_sweep = 0.0
         """Seconds since 1970, 0 if there was none."""
@@ -72,10 +75,17 @@ class Metrics:
             if seconds is not None:
                 self.commit_seconds.observe(seconds)
 
-    def heuristic(self, participant: str, what: str) -> None:
+    def heuristic(self, gtid: str, others: Mapping[str, str]) -> None:
+        """``others``: what became of branches that somebody ended otherwise than decided, by participant."""
         with self._lock:
-            key = (participant, what)
-            self.heuristic_total[key] = self.heuristic_total.get(key, 0) + 1
+            for participant, what in others.items():
+                self._heuristic((gtid, participant, what))
+
+    def _heuristic(self, found: tuple[str, str, str]) -> None:
+        """Each is counted once, however often it is met."""
+        if found not in self._heuristics:
+            self._heuristics[found] = None
+            self.heuristic_total[found[1:]] = self.heuristic_total.get(found[1:], 0) + 1
 
     def phase(self, phase: str, participant: str, seconds: float) -> None:
         with self._lock:
@@ -94,12 +104,13 @@ class Metrics:
                 for _, participant in ended:
                     key = (participant, how)
                     self.recovered_total[key] = self.recovered_total.get(key, 0) + 1
-            known = set() if self.report is None else {*self.report.heuristic, *self.report.unresolved}
-            found = [one for one in dict.fromkeys([*report.heuristic, *report.unresolved]) if one not in known]
             self.report = report
-        # what an earlier sweep told of is told of again until somebody has seen to it
-        for _, participant, what in found:
-            self.heuristic(participant, what)
+            # what an earlier sweep told of is told of again until somebody has seen to it
+            told = dict.fromkeys([*report.heuristic, *report.unresolved])
+            for found in told:
+                self._heuristic(found)
+            if len(self._heuristics) > HEURISTICS_MAX:
+                self._heuristics = {found: None for found in self._heuristics if found in told}
 
     def sweep_failed(self) -> None:
         with self._lock:

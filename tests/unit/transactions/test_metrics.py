@@ -198,19 +198,19 @@ class Yielding(str):
 def test_threads_lose_no_counts(what: str) -> None:
     threads, times = 4, 100
     metrics = Metrics()
-    arguments = {
-        "phase": ("prepare", Yielding("orders"), 0.1),
-        "heuristic": (Yielding("orders"), "rolled back"),
-        "ended": (Yielding("committed"), 0.1),
-    }[what]
     start = threading.Barrier(threads)
 
-    def count() -> None:
+    def count(worker: int) -> None:
         start.wait()
-        for _ in range(times):
-            getattr(metrics, what)(*arguments)
+        for number in range(times):
+            if what == "phase":
+                metrics.phase("prepare", Yielding("orders"), 0.1)
+            elif what == "heuristic":
+                metrics.heuristic(f"{worker}.{number}", {Yielding("orders"): "rolled back"})
+            else:
+                metrics.ended(Yielding("committed"), 0.1)
 
-    running = [threading.Thread(target=count) for _ in range(threads)]
+    running = [threading.Thread(target=count, args=(worker,)) for worker in range(threads)]
     for thread in running:
         thread.start()
     for thread in running:
