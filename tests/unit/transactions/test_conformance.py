@@ -18,6 +18,7 @@ import pytest
 from examples.folder import ABORTED, COMMITTED, COMMITTING, PREPARED, Folder
 from tests.support.powerfail import PowerFailures
 
+from quorate.errors import UsageError
 from quorate.transactions import Branch, Outcome, Prepared, UnknownBranch, Vote, VotedNo
 from quorate.transactions.conformance import RULES, Broken, Conformance, Harness, broken, hold
 from quorate.transactions.flow import Flow, call
@@ -626,6 +627,16 @@ def test_what_the_harness_does_not_offer_is_skipped() -> None:
             skipped.append((rule.name, str(reason).partition(" no ")[0]))
     assert skipped == [(rule.name, "the harness has") for rule in RULES if rule.needs]
     assert 0 < len(skipped) < len(RULES) / 2
+
+
+def test_rules_that_are_not_to_be_tried_have_no_test() -> None:
+    class TestFew(TestFolder):
+        without = ["rollback_before_prepare"]  # noqa: RUF012  # never changed
+
+    assert not callable(TestFew.test_rollback_before_prepare)  # type: ignore[attr-defined]  # made from the rules
+    assert callable(TestFolder.test_rollback_before_prepare)  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="no rule 'rollback'"):
+        type("TestMistaken", (TestFolder,), {"without": ["rollback"]})
 
 
 def test_nobody_needs_pytest_for_it() -> None:
