@@ -40,9 +40,12 @@ class DatabaseHarness(Harness):
         self.run("drop table if exists bag")
         self.run(self.table)
 
-    def close(self) -> None:
+    def close(self) -> Flow[None]:
         for session in self.sessions:
             session.hang_up()
+            yield from call("close", session.close)
+        for connection in self.foreigners:
+            connection.close()
         for participant in self.made:
             participant.pool.close()
         self.proxy.__exit__(None, None, None)

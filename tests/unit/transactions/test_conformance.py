@@ -530,7 +530,7 @@ DEFECTS: list[tuple[type[Folder], str]] = [
     (VotesReadOnlyForAll, "the_vote_is_a_vote"),
     (KeepsReadOnlyBranches, "a_branch_that_only_read_leaves_nothing_behind"),
     (RollsBackNothing, "rollback_of_a_prepared_branch"),
-    (RollsBackNothing, "a_rollback_survives_a_restart"),
+    (RollsBackNothing, "a_rollback_does_not_become_a_commit_by_a_restart"),
     (RollsBackNothing, "rollback_again_rolls_back_once"),
     (RollsBackNothing, "a_prepared_branch_can_be_rolled_back_after_a_restart"),
     (RollsBackNothing, "prepare_whose_answer_was_lost_can_be_rolled_back"),
