@@ -18,6 +18,7 @@ import pytest
 from examples.folder import ABORTED, COMMITTED, COMMITTING, PREPARED, Folder
 from tests.support.powerfail import PowerFailures
 
+from quorate.errors import UsageError
 from quorate.transactions import Branch, Outcome, Prepared, UnknownBranch, Vote, VotedNo
 from quorate.transactions.conformance import RULES, Broken, Conformance, Harness, broken, hold
 from quorate.transactions.flow import Flow, call
@@ -529,7 +530,7 @@ DEFECTS: list[tuple[type[Folder], str]] = [
     (VotesReadOnlyForAll, "the_vote_is_a_vote"),
     (KeepsReadOnlyBranches, "a_branch_that_only_read_leaves_nothing_behind"),
     (RollsBackNothing, "rollback_of_a_prepared_branch"),
-    (RollsBackNothing, "a_rollback_survives_a_restart"),
+    (RollsBackNothing, "a_rollback_does_not_become_a_commit_by_a_restart"),
     (RollsBackNothing, "rollback_again_rolls_back_once"),
     (RollsBackNothing, "a_prepared_branch_can_be_rolled_back_after_a_restart"),
     (RollsBackNothing, "prepare_whose_answer_was_lost_can_be_rolled_back"),
@@ -626,6 +627,16 @@ def test_what_the_harness_does_not_offer_is_skipped() -> None:
             skipped.append((rule.name, str(reason).partition(" no ")[0]))
     assert skipped == [(rule.name, "the harness has") for rule in RULES if rule.needs]
     assert 0 < len(skipped) < len(RULES) / 2
+
+
+def test_rules_that_are_not_to_be_tried_have_no_test() -> None:
+    class TestFew(TestFolder):
+        without = ["rollback_before_prepare"]  # noqa: RUF012  # never changed
+
+    assert not callable(TestFew.test_rollback_before_prepare)  # type: ignore[attr-defined]  # made from the rules
+    assert callable(TestFolder.test_rollback_before_prepare)  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="no rule 'rollback'"):
+        type("TestMistaken", (TestFolder,), {"without": ["rollback"]})
 
 
 def test_nobody_needs_pytest_for_it() -> None:

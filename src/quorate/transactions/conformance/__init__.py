@@ -25,10 +25,11 @@ participant does not have, is skipped (``unittest.SkipTest``).
     how they ask.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 from unittest import SkipTest
 
+from quorate.errors import UsageError
 from quorate.transactions.conformance.checking import Broken, Check, Finding
 from quorate.transactions.conformance.harness import Harness
 from quorate.transactions.conformance.rules import RULES, Rule
@@ -74,6 +75,14 @@ class Conformance:
 
     harness: ClassVar[Callable[[], Harness]]
     asynchronous: ClassVar[bool] = False
+    without: ClassVar[Sequence[str]] = ()
+    """Rules that are not to be tried, by name: there are no tests for them, not even skipped ones."""
+
+    def __init_subclass__(cls) -> None:
+        for name in cls.without:
+            if not hasattr(Conformance, f"test_{name}"):
+                raise UsageError(f"{cls.__name__}: there is no rule {name!r}")
+            setattr(cls, f"test_{name}", None)
 
     def make(self) -> Harness:
         """Override it where a harness is made by more than its class."""

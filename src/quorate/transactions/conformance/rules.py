@@ -129,14 +129,20 @@ def a_commit_survives_a_restart(check: Check) -> None:
 
 
 @rule()
-def a_rollback_survives_a_restart(check: Check) -> None:
-    """So that what was aborted is not found prepared again when its decision is forgotten."""
+def a_rollback_does_not_become_a_commit_by_a_restart(check: Check) -> None:
+    """A rollback need not be durable: what is found prepared again is aborted again, for there is no decision to commit it. But it has to be possible."""
     asked = check.participant()
     branch = asked.prepared(check.branch(), "gone")
     asked.rollback(branch)
     check.restart()
     check.expect_seen("gone", 0, "rolled back, and restarted")
-    check.expect(check.participant().listed(branch) is None, "it is listed as prepared again after the restart")
+    other = check.participant()
+    if other.listed(branch) is not None:
+        other.ask("fence", branch)
+        other.rollback(branch)
+    check.expect(other.listed(branch) is None, "after the restart it cannot be rolled back again")
+    found = other.outcome(branch)
+    check.expect(found in (Outcome.ABORTED, Outcome.UNKNOWN), f"its outcome is {found}")
 
 
 @rule()
