@@ -71,7 +71,7 @@ def count(servers: Servers, modes: list[str]) -> dict[str, Numbers]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transactions", description=__doc__)
-    parser.add_argument("--workers", default="1,8,32", help="counts of workers")
+    parser.add_argument("--workers", default="1,8,32", help="counts of workers; empty: only the second part")
     parser.add_argument("--seconds", type=float, default=0.7, help="of a slice")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
@@ -84,17 +84,18 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="tables for docs/benchmarks.md")
     arguments = parser.parse_args()
     arguments.modes = [mode for mode in arguments.modes.split(",") if mode]
-    workers = [int(count) for count in arguments.workers.split(",")]
+    workers = [int(count) for count in arguments.workers.split(",") if count]
     slow_workers = [int(count) for count in arguments.slow_workers.split(",")]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
         text = [tables.machine(arguments)]
-        with Servers(make_folder("fast"), max(workers), None, arguments.binlog) as servers:
-            wanted = loads(arguments, workers, False)
-            samples = measure(servers, wanted, arguments.rounds, arguments.seconds)
-        text += tables.speed(samples)
+        if workers:
+            with Servers(make_folder("fast"), max(workers), None, arguments.binlog) as servers:
+                wanted = loads(arguments, workers, False)
+                samples = measure(servers, wanted, arguments.rounds, arguments.seconds)
+            text += tables.speed(samples)
         if arguments.slow_ms:
             folder = make_folder("slow")
             slow = SlowSync(make_folder("library"))

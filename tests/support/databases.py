@@ -219,7 +219,8 @@ class MariaDB(Server):
     def create(self) -> None:
         data = self.folder / "data"
         self.run(
-            [self.program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db"]
+            [self.program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db",
+             f"--tmpdir={self.folder}"]
         )  # fmt: skip
         file = self.folder / "init.sql"
         file.write_text(
@@ -231,6 +232,8 @@ class MariaDB(Server):
     def command(self) -> Sequence[str]:
         settings = {
             "datadir": str(self.folder / "data"),
+            # a server that starts deletes the temporary tables that it finds, also those of another that lives
+            "tmpdir": str(self.folder),
             "port": str(self.port),
             "bind-address": "127.0.0.1",
             "socket": str(self.folder / "socket"),
