@@ -32,7 +32,8 @@ Point = tuple[str, str]
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     if reason := why_no_postgres():
         pytest.skip(reason)
-    with Postgres(tmp_path_factory.mktemp("databases") / "postgres") as server:
+    server = Postgres(tmp_path_factory.mktemp("databases") / "postgres")
+    with server:
         yield server
 
 
