@@ -315,6 +315,10 @@ class Server:
         assert core is not None
         if not core.leading:
             return  # the coming drain hangs up on whoever sent it
+        if op == Op.SYNC and request.origin != HERE:
+            # the learner gives the answers that come to its syncs in order, so that each has to have one, whoever asked
+            core.sync(request.origin, (session, request.cxid))
+            return
         if op == Op.CREATE_SESSION:
             if len(request.body) < 4:
                 raise RemoteProtocolError("createSession without a timeout")

@@ -175,6 +175,16 @@ def test_a_read_of_nothing_leaves_nothing(client: KazooClient, root: str, coordi
     assert client.get_children(root) == ["stock"]
 
 
+def test_a_creation_checks_by_itself_that_there_was_nothing(
+    client: KazooClient, root: str, coordinator: Coordinator
+) -> None:
+    before = client.get(root)[1].cversion
+    with coordinator.transaction() as tx:
+        assert tx.znodes.get(root + "/no") is None
+        tx.znodes.create(root + "/no")
+    assert client.get(root)[1].cversion == before + 1
+
+
 def test_nothing_is_below_an_ephemeral_znode(client: KazooClient, root: str, coordinator: Coordinator) -> None:
     client.create(root + "/here", ephemeral=True)
     with coordinator.transaction() as tx:
