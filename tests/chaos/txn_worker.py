@@ -67,12 +67,19 @@ def move_to_znode(coordinator: Coordinator, znodes: str, account: int, amount: i
 
 def die(task: dict[str, Any]) -> None:
     when, point = task["strike"]
+    armed = False
 
     def watch(at: str, where: str) -> None:
-        if at == when and where == point:
+        if armed and at == when and where == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
     coordinator = coordinator_of(task, watch)
+    # connections are opened and looked at here, for all that takes its time, and the time of what is to die is short
+    first = coordinator.transaction(timeout=60.0)
+    for name in ("orders",) if "znodes" in task else ("orders", "stock"):
+        first.enlist(name)
+    first.rollback()
+    armed = True
     if "znodes" in task:
         move_to_znode(coordinator, task["znodes"], task["account"], AMOUNT)
     else:

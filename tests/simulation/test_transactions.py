@@ -29,7 +29,9 @@ PROBES = (
     "recovery aborted",
     "left to recovery",
     "forgotten",
-    *[f"fault: {fault}" for fault in ("die", "sleep", "crash", "store_away")],
+    "heuristic, commit",
+    "heuristic, abort",
+    *[f"fault: {fault}" for fault in ("die", "sleep", "crash", "store_away", "by_hand")],
     *[f"{what} {point}" for what in ("die", "sleep") for point in ("before decide", "after commit", "before prepare")],
 )
 """What a batch of seeds must have come across, or it shows little."""

@@ -61,7 +61,9 @@ class LocalLog:
         self._at = 0
         self._ahead = 0
         self._durable = 0
-        """Up to where the file is known to be on disk."""
+        """Up to where others have flushed the file, as their entries say."""
+        self._own_flush = (0, 0)
+        """Of which file (``_file``), and up to where, we have."""
         self._file = 0
         """Counts the files that were opened, for they take each other's place."""
         self._identity = ""
@@ -337,6 +339,9 @@ class LocalLog:
             raise StorageError(
                 f"{self.path}: an earlier flush failed ({self._failed.strerror}), so nothing more is written"
             )
+        file, up_to = self._own_flush
+        if file == self._file:
+            self._durable = max(self._durable, up_to)
         written = b"".join([_packed(kind, self._durable, body) for kind, body, _ in entries])
         try:
             end = self._at + len(written)
@@ -374,9 +379,7 @@ class LocalLog:
                 covered, file, up_to = self._written, self._file, self._at
                 descriptor = os.dup(self._descriptor)
             os.fdatasync(descriptor)
-            with self._lock:
-                if file == self._file:
-                    self._durable = max(self._durable, up_to)
+            self._own_flush = (file, up_to)
         except BaseException as error:
             if not isinstance(error, OSError):
                 with self._flushing:
