@@ -32,7 +32,7 @@ from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider
+from quorate.transactions.riding import AsyncKv
 from quorate.transactions.shells.aio import Shell, Watch, _nobody
 from quorate.transactions.sql.session import Session
 
@@ -115,6 +115,10 @@ class Coordinator:
         for participant in self.engine.participants.values():
             if hasattr(participant, "pool"):
                 participant.pool.close()
+            if hasattr(participant, "detach"):
+                closing = participant.detach()
+                if asyncio.iscoroutine(closing):
+                    await closing
         if self._owns_log:
             self.engine.log.close()
         if self._client is not None:
@@ -240,7 +244,7 @@ class Transaction:
 
     @property
     def kv(self) -> "AsyncKv":
-        """Keys of the store that the decisions lie in."""
+        """Keys of the store that the decisions lie in, of whatever shards."""
         if self._kv is None:
             self._work.check_active()
             decisions = self._coordinator.engine.log
@@ -249,7 +253,7 @@ class Transaction:
                     "the decision log of this coordinator is in no store, so there are no keys to write to"
                 )
             self._kv = AsyncKv(decisions.client)
-            self._work.riding = self._kv.rider.riding
+            self._work.rider = self._kv.rider
         return self._kv
 
     async def commit(self) -> None:
@@ -293,24 +297,3 @@ class Transaction:
         borrowed, self._work.borrowed = self._work.borrowed, []
         for participant, session in borrowed:
             self._coordinator.give_back(participant, session)
-
-
-class AsyncKv:
-    """Reads are linearizable, and hold until the commit: if a key that was read has changed by then, the transaction is aborted. Writes are done
-    with the commit."""
-
-    def __init__(self, client: Client) -> None:
-        self.rider = Rider()
-        self._client = client
-
-    async def get(self, key: str | bytes) -> bytes | None:
-        item = await self._client.get(key)
-        self.rider.saw(key, item)
-        return None if item is None else item.value
-
-    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
-        """``version``: only if it has that one; 0: only if it does not exist."""
-        self.rider.put(key, value, version)
-
-    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
-        self.rider.delete(key, version)

@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from quorate.errors import UsageError
+from quorate.errors import QuorateError, UsageError
 from quorate.transactions import gtid as gtids
 from quorate.transactions.commit import Ended, Part, abort, apply, commit
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
 from quorate.transactions.flow import Flow, ask
+from quorate.transactions.kv import STORE, Kv
 from quorate.transactions.log import DecisionLog
+from quorate.transactions.logs.kv import KvLog, Riding
 from quorate.transactions.metrics import Metrics
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import Report, sweep
+from quorate.transactions.riding import Rider
 from quorate.transactions.sql.session import Session
 
 log = logging.getLogger("quorate.transactions")
@@ -39,8 +42,10 @@ class Engine:
         acknowledge: str,
         sweep_every: float | None,
         keep: float,
+        asynchronous: bool = True,
     ) -> None:
         self.log = decisions
+        self.asynchronous = asynchronous
         self.space = gtids.check_space(space)
         self.timeout = timeout
         self.early = _early(acknowledge)
@@ -51,6 +56,11 @@ class Engine:
         self.metrics = Metrics()
         for participant in participants:
             self.register(participant)
+        self.store: Kv | None = None
+        """The store that the decisions lie in, for what is in other shards of it."""
+        if isinstance(decisions, KvLog):
+            self.store = Kv(STORE, decisions.client, decisions)
+            self.register(self.store)
 
     def register(self, participant: Any) -> None:
         lacking = [method for method in _METHODS if not callable(getattr(participant, method, None))]
@@ -59,6 +69,8 @@ class Engine:
         name = gtids.check_name(participant.name)
         if self.participants.get(name, participant) is not participant:
             raise UsageError(f"there are two participants named {name!r}")
+        if hasattr(participant, "attach"):
+            participant.attach(self.asynchronous)
         self.participants[name] = participant
 
     def new_gtid(self, timeout: float | None) -> gtids.Gtid:
@@ -139,7 +151,7 @@ class Engine:
 
 
 class Work:
-    """One transaction. ``riding``: called for what is written to the log's own store with the decision."""
+    """One transaction. ``rider``: what it has in the store that the decisions lie in."""
 
     def __init__(self, engine: Engine, gtid: gtids.Gtid, early: bool) -> None:
         self.engine = engine
@@ -149,7 +161,7 @@ class Work:
         self.parts: list[Part] = []
         self.borrowed: list[tuple[Any, Session]] = []
         """Sessions that were opened for this transaction."""
-        self.riding: Callable[[], Any] = lambda: None
+        self.rider: Rider | None = None
 
     def left(self) -> float:
         """Seconds until the time is up. Raises Aborted."""
@@ -194,7 +206,8 @@ class Work:
         metrics = self.engine.metrics
         applying_later = False
         try:
-            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, self.riding(), self.early)
+            riding = yield from self._riding()
+            ended = yield from commit(self.gtid, self.parts, self.engine.log, self.engine.by, riding, self.early)
             self.state = COMMITTED
             applying_later = not ended.applied
             metrics.committed(time.perf_counter() - started)
@@ -225,6 +238,22 @@ class Work:
         finally:
             if not applying_later:
                 self.let_go()
+
+    def _riding(self) -> Flow[Riding | None]:
+        """What is written with the decision; what is in other shards is a branch. Raises Aborted."""
+        store = self.engine.store
+        if self.rider is None or store is None:
+            return None
+        branch = Branch(self.gtid, store.name)
+        try:
+            riding, more = yield from ask(f"{store.name}: shards", store, "ride", branch, self.rider)
+        except QuorateError as error:
+            yield from abort(self.parts)
+            raise Aborted(self.gtid.text, f"{store.name}: {error}") from error
+        if more:
+            self.parts.append(Part(branch, store))
+        found: Riding | None = riding
+        return found
 
     def apply(self, ended: Ended) -> Flow[Record | None]:
         """What was left for after the decision. The record, if all have followed."""

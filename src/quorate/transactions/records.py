@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from quorate.errors import RemoteProtocolError
+from quorate.kv.decisions import RECORD_VERSION
 from quorate.transactions.gtid import Gtid, parse
 from quorate.transactions.participant import Branch
 
-VERSION = 1
+VERSION = RECORD_VERSION
 
 
 class Decision(Enum):

@@ -10,6 +10,7 @@ Then the other way round: every COMMIT whose branches are not all known to have 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quorate.kv.decisions import GRACE_SECONDS
 from quorate.transactions.commit import Part, decide, finish_once
 from quorate.transactions.flow import Done, Failed, Flow, ask, now, side_by_side
 from quorate.transactions.gtid import Gtid
@@ -17,8 +18,6 @@ from quorate.transactions.log import TOO_LATE, DecisionLog
 from quorate.transactions.participant import Branch, Outcome, Prepared
 from quorate.transactions.records import Decision, Record
 
-GRACE_SECONDS = 2.0
-"""How long after its deadline an undecided transaction is left alone, for clocks differ."""
 KEEP_SECONDS = 60.0
 """How long after its deadline a finished decision is kept."""
 ASK_SECONDS = 30.0

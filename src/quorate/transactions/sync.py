@@ -31,7 +31,7 @@ from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider
+from quorate.transactions.riding import SyncKv
 from quorate.transactions.shells.aio import Watch, _nobody
 from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sql.session import Session
@@ -66,7 +66,7 @@ class Coordinator:
             chosen = KvLog(self._client, space)
         else:
             chosen = decisions
-        self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep)
+        self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep, False)
         self._owns_log = chosen is not decisions
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
         self.shell = Shell(watch, self.threads)
@@ -112,6 +112,8 @@ class Coordinator:
         for participant in self.engine.participants.values():
             if hasattr(participant, "pool"):
                 participant.pool.close()
+            if hasattr(participant, "detach"):
+                participant.detach()
         if self._owns_log:
             self.engine.log.close()
         if self._client is not None:
@@ -207,7 +209,7 @@ class Transaction:
     def __init__(self, coordinator: Coordinator, gtid: Gtid, early: bool) -> None:
         self._coordinator = coordinator
         self._work = Work(coordinator.engine, gtid, early)
-        self._kv: Kv | None = None
+        self._kv: SyncKv | None = None
 
     @property
     def gtid(self) -> str:
@@ -245,8 +247,8 @@ class Transaction:
         return self._coordinator.shell.run(work.begin(participant, session))
 
     @property
-    def kv(self) -> "Kv":
-        """Keys of the store that the decisions lie in."""
+    def kv(self) -> "SyncKv":
+        """Keys of the store that the decisions lie in, of whatever shards."""
         if self._kv is None:
             self._work.check_active()
             decisions = self._coordinator.engine.log
@@ -254,8 +256,8 @@ class Transaction:
                 raise UsageError(
                     "the decision log of this coordinator is in no store, so there are no keys to write to"
                 )
-            self._kv = Kv(decisions.client)
-            self._work.riding = self._kv.rider.riding
+            self._kv = SyncKv(decisions.client)
+            self._work.rider = self._kv.rider
         return self._kv
 
     def commit(self) -> None:
@@ -292,22 +294,3 @@ class Transaction:
         borrowed, self._work.borrowed = self._work.borrowed, []
         for participant, session in borrowed:
             self._coordinator.give_back(participant, session)
-
-
-class Kv:
-    """See ``aio.AsyncKv``."""
-
-    def __init__(self, client: Client) -> None:
-        self.rider = Rider()
-        self._client = client
-
-    def get(self, key: str | bytes) -> bytes | None:
-        item = self._client.get(key)
-        self.rider.saw(key, item)
-        return None if item is None else item.value
-
-    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
-        self.rider.put(key, value, version)
-
-    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
-        self.rider.delete(key, version)

@@ -1,29 +1,28 @@
-"""The decision log in our own store, replicated by Multi-Paxos: a key for each decision.
-
-    quorate/txn/<space>/d/<gtid>    the record
-    quorate/txn/<space>/horizon     before which nothing is decided any more
-    quorate/txn/<space>/sweep       who swept last, and when
+"""The decision log in our own store, replicated by Multi-Paxos: a key for each decision. How they lie there is told in ``kv.decisions``.
 
 A decision is one commit under conditions: that there is no record, and that the horizon is the one that was compared with. What a transaction writes to the
-store itself may ride in the same commit: then its vote, its writes and the decision are one entry of one log.
+decision's shard itself may ride in the same commit: then its vote, its writes and the decision are one entry of one log.
 """
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from quorate.kv import decisions
 from quorate.kv.client.aio import Client as AsyncClient
-from quorate.kv.client.errors import Conflict
-from quorate.kv.client.records import Item, delete, modified_at, put, version_is
+from quorate.kv.client.errors import Conflict, Locked
+from quorate.kv.client.records import Item, delete, modified_at, put
 from quorate.kv.client.sync import Client
 from quorate.kv.commands import Condition, Write
 from quorate.transactions.errors import VotedNo
-from quorate.transactions.flow import Flow, call
+from quorate.transactions.flow import Flow, call, now
 from quorate.transactions.gtid import Gtid, check_space
 from quorate.transactions.log import presumed_abort
 from quorate.transactions.records import Record, unpack
 
 _CHUNK = 500
+_LEAST_SECONDS = 0.05
 
 
 class Riding:
@@ -41,16 +40,17 @@ class KvLog:
 
     def __init__(self, client: Client | AsyncClient, space: str = "default") -> None:
         self.client = client
-        self.prefix = f"quorate/txn/{check_space(space)}/"
+        self.prefix = decisions.prefix_of(check_space(space))
         self._blocks = isinstance(client, Client)
         self._horizon: tuple[int, float] | None = None
         """Its revision and its value, as last seen."""
 
-    def _key(self, gtid: Gtid) -> str:
-        return f"{self.prefix}d/{gtid.text}"
+    def key(self, gtid: Gtid) -> str:
+        """Of its decision."""
+        return decisions.key_of(self.prefix, gtid.text)
 
-    def _call(self, point: str, function: Any, *arguments: Any) -> Flow[Any]:
-        return (yield from call(f"log: {point}", function, *arguments, blocks=self._blocks))
+    def _call(self, point: str, function: Any, *arguments: Any, **named: Any) -> Flow[Any]:
+        return (yield from call(f"log: {point}", partial(function, *arguments, **named), blocks=self._blocks))
 
     def _see_horizon(self) -> Flow[tuple[int, float]]:
         item: Item | None = yield from self._call("horizon", self.client.get, self.prefix + "horizon")
@@ -58,20 +58,25 @@ class KvLog:
         return self._horizon
 
     def decide(self, record: Record, riding: Riding | None = None) -> Flow[Record]:
-        key = self._key(record.gtid)
+        key = self.key(record.gtid)
         while True:
             revision, horizon = self._horizon or (yield from self._see_horizon())
             if record.gtid.deadline < horizon:
                 found = yield from self.read(record.gtid)
                 return found or presumed_abort(record.gtid, record.at, record.by)
-            conditions = [version_is(key, 0), modified_at(self.prefix + "horizon", revision)]
+            conditions = decisions.undecided(decisions.Place(self.prefix, record.gtid.text), revision)
             writes = [put(key, record.pack())]
+            named: dict[str, Any] = {}
             if riding is not None:
                 conditions += riding.conditions
                 writes += riding.writes
+                left = record.gtid.deadline - (yield from now())
+                named = {"timeout": max(left, _LEAST_SECONDS), "transaction": record.gtid.text}
             try:
-                yield from self._call("commit", self.client.commit, conditions, writes)
+                yield from self._call("commit", self.client.commit, conditions, writes, **named)
                 return record
+            except Locked as error:
+                raise VotedNo(str(error)) from error
             except Conflict as conflict:
                 keys = {found.key.decode("utf-8", "surrogateescape") for found in conflict.conflicts}
                 if key in keys:
@@ -84,11 +89,14 @@ class KvLog:
                     raise VotedNo(str(conflict)) from conflict
 
     def read(self, gtid: Gtid) -> Flow[Record | None]:
-        item: Item | None = yield from self._call("read", self.client.get, self._key(gtid))
-        if item is not None:
-            return unpack(item.value)
-        _, horizon = yield from self._see_horizon()
-        return presumed_abort(gtid, horizon, "recovery") if gtid.deadline < horizon else None
+        item: Item | None = yield from self._call("read", self.client.get, self.key(gtid))
+        if item is None:
+            _, horizon = yield from self._see_horizon()
+            if gtid.deadline >= horizon:
+                return None
+            # it may have been decided since, and the horizon raised past it
+            item = yield from self._call("read", self.client.get, self.key(gtid))
+        return presumed_abort(gtid, horizon, "recovery") if item is None else unpack(item.value)
 
     def records(self) -> Flow[Sequence[Record]]:
         items: Sequence[Item] = yield from self._call("list", self.client.list, self.prefix + "d/")
@@ -96,7 +104,7 @@ class KvLog:
 
     def amend(self, records: Sequence[Record]) -> Flow[None]:
         for at in range(0, len(records), _CHUNK):
-            writes = [put(self._key(record.gtid), record.pack()) for record in records[at : at + _CHUNK]]
+            writes = [put(self.key(record.gtid), record.pack()) for record in records[at : at + _CHUNK]]
             yield from self._call("amend", self.client.commit, [], writes)
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> Flow[None]:
@@ -115,7 +123,7 @@ class KvLog:
             except Conflict:
                 continue
         for at in range(0, len(gtids), _CHUNK):
-            writes = [delete(self._key(gtid)) for gtid in gtids[at : at + _CHUNK]]
+            writes = [delete(self.key(gtid)) for gtid in gtids[at : at + _CHUNK]]
             yield from self._call("forget", self.client.commit, [], writes)
 
     def claim_sweep(self, by: str, now: float, every: float) -> Flow[bool]:
