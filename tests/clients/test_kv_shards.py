@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -212,7 +212,7 @@ def test_writers_abort_what_nobody_decided_in_time(kv: Client, what: str) -> Non
         tx.get("n")
         tx.put("nn" if what.startswith("reads") else "n", b"")
 
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "put": lambda: kv.put("n", b""),
         "put on a version": lambda: kv.put("n", b"", version=1),
         "commit": lambda: kv.commit([version_is("n", 1)], [put("o", b"")]),
@@ -269,7 +269,7 @@ def test_nobody_writes_a_decision_where_none_can_be(kv: Client) -> None:
         steps.prepare("n")
         time.sleep(max(steps.gtid.deadline + GRACE_SECONDS - time.time(), 0) if decision == wrong[0] else 0)
         with pytest.raises(Locked):
-            kv.put("n", b"", timeout=0.05)
+            kv.put("n", b"", timeout=1.0)
         kv.finish(2, steps.id, False, steps.gtid.deadline)
         assert kv.get(steps.decision) is None
 
