@@ -395,9 +395,9 @@ def test_recovery_aborts_and_fences_in_every_shard(kv: Client, cluster: KvCluste
     with Coordinator(tmp_path / "log", [Kv("inventory", cluster.addresses)], space="file", sweep_every=None) as co:
         wait_until(lambda: co.sweep().aborted == [(tx.gtid, "inventory")], 30.0, "recovery aborts it")
     dead.close()
-    for group in kv.groups():
+    for key, group in zip((*KEYS, RIDES), kv.groups((*KEYS, RIDES)), strict=True):
         with pytest.raises(QuorateError, match="aborted before it was prepared"):
-            kv.prepare(group, f"{tx.gtid}/inventory", "", 0.0, [], [_put(KEYS[min(group - 1, 2)])])
+            kv.prepare(group, f"{tx.gtid}/inventory", "", 0.0, [], [_put(key)])
     assert values(kv) == [b"old"] * 3
 
 
