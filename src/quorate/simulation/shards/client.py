@@ -94,8 +94,8 @@ class SimKv:
         if not of.session:
             opening = commands.pack_command(commands.OPEN_SESSION, commands.open_session_body(SESSION_MS))
             answer = yield from self._ask("open", group, _write(opening), until)
-            # somebody else of this process may have been quicker
-            of.session = of.session or unpack_result(answer).numbers[0]
+            # if somebody else of this process was quicker: one session is as good as the other, and none is used before
+            of.session = unpack_result(answer).numbers[0]
         seq, of.next = of.next, of.next + 1
         of.under_way[seq] = None
         try:

@@ -42,7 +42,7 @@ class Process:
         self.log = KvLog(cast(Any, self.kv), SPACE)
         self.store = Kv(STORE, cast(Any, self.kv), self.log)
         self.armed: list[Any] | None = None
-        """[points until it strikes, nanoseconds of sleep, or 0 to die]."""
+        """[points until it strikes, nanoseconds of sleep, or 0 to die, a word that the points have in their name]."""
         self.active = True
         self.working = False
         self.acknowledged = 0
@@ -53,12 +53,12 @@ class Process:
         self._keys = [f"{f'k{group}' if group > 1 else 'r'}/{at}" for group in world.groups for at in keys]
 
     def _clock(self) -> float:
-        return EPOCH + self.world.scheduler.now / SECOND + self.skew
+        return float(EPOCH + self.world.scheduler.now / SECOND + self.skew)
 
     # ---- faults
 
     def _at_point(self, when: str, point: str) -> int | None:
-        if self.armed is None:
+        if self.armed is None or self.armed[2] not in point:
             return 0
         self.armed[0] -= 1
         if self.armed[0] > 0:
@@ -79,9 +79,14 @@ class Process:
     def _arm(self, stream: Stream) -> None:
         options = self.world.options
         if stream.chance(options["die_rate"]):
-            self.armed = [stream.between(1, 60), 0]
+            self.armed = self._somewhere(stream, 0)
         elif stream.chance(options["sleep_rate"]):
-            self.armed = [stream.between(1, 60), stream.spread(SECOND // 10, 8 * SECOND)]
+            self.armed = self._somewhere(stream, stream.spread(SECOND // 10, 8 * SECOND))
+
+    def _somewhere(self, stream: Stream, duration: int) -> list[Any]:
+        """Anywhere, or where it matters most."""
+        word = stream.choice(("", "prepare", "log: commit", "finish"))
+        return [stream.between(1, 5 if word else 60), duration, word]
 
     # ---- work
 
