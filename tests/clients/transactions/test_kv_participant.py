@@ -26,6 +26,7 @@ from quorate.transactions.kv import STORE
 from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision
+from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sync import Coordinator
 
 KEYS = ("a", "n", "z")
@@ -477,5 +478,25 @@ def test_it_is_said_what_is_wrong(kv: Client, cluster: KvCluster, tmp_path: Path
         AsyncCoordinator(tmp_path / "log", [Kv("inventory", kv)])
     with pytest.raises(UsageError, match="was not given to a coordinator yet"):
         assert Kv("inventory", "127.0.0.1:1").client
+    with coordinator(cluster) as co, co.transaction() as tx, pytest.raises(UsageError, match="takes part by itself"):
+        tx.enlist(STORE)
     with pytest.raises(UsageError, match=f"there are two participants named '{STORE}'"):
         coordinator(cluster, participants=[Kv(STORE, kv)])
+
+
+def test_a_decision_that_was_taken_while_the_horizon_was_raised_is_found(kv: Client) -> None:
+    """Whoever asks slept between looking for the record and for the horizon: "nothing, and it is too late for anything" would be an abort."""
+    steps = Steps(kv, timeout=0.5)
+    horizon = steps.log.prefix + "horizon"
+
+    def sleep(when: str, point: str) -> None:
+        if (when, point) == ("before", "log: horizon") and kv.get(horizon) is None:
+            assert Steps.decide(steps).decision is Decision.COMMIT
+            kv.put(horizon, repr(time.time() + 60).encode())
+
+    kv.delete(horizon)
+    log = KvLog(kv, SPACE)
+    record = Shell(sleep).run(log.read(steps.gtid))
+    kv.delete(horizon)
+    assert record is not None
+    assert record.decision is Decision.COMMIT
