@@ -261,15 +261,20 @@ def test_nobody_writes_a_decision_where_none_can_be(kv: Client) -> None:
         f"quorate/txn/x/d/{'y' * 10}",
         "quorate/txn/a/b/d/{}",
         "quorate/txn//d/{}",
-        "other/d/{}",
+        "o/d/{}",
     ]
-    for decision in wrong:
+    found: list[tuple[str, Steps]] = []
+    for number, decision in enumerate(wrong):
         steps = Steps(kv, timeout=0.001)
         steps.decision = decision.format(steps.gtid.text)
-        steps.prepare("n")
-        time.sleep(max(steps.gtid.deadline + GRACE_SECONDS - time.time(), 0) if decision == wrong[0] else 0)
+        steps.prepare(f"n/{number}")
+        found.append((f"n/{number}", steps))
+    late = found[-1][1].gtid.deadline + GRACE_SECONDS
+    wait_until(lambda: time.time() > late, 30.0, "their time is up")
+    for key, steps in found:
         with pytest.raises(Locked):
-            kv.put("n", b"", timeout=1.0)
+            kv.put(key, b"", timeout=0.5)
+        assert kv.get(key) is None
         kv.finish(2, steps.id, False, steps.gtid.deadline)
         assert kv.get(steps.decision) is None
 

@@ -20,7 +20,7 @@ FIXED = 40
 FRESH_SECONDS = 8.0
 FRESH_SPAN = 10**9
 NOTICED_WITHIN = 30
-FIRST = {"no-fence": 120}
+FIRST = {"decided-is-not-in-force": 23, "no-fence": 120, "readers-drop-out": 25}
 """Where to begin with those that take many runs."""
 
 PROBES = (
