@@ -306,6 +306,23 @@ def test_a_transaction_that_only_reads_sees_all_that_was_decided_before_it_began
     assert len(tries) == 2
 
 
+def test_a_watch_sees_a_transaction_at_its_finish_and_at_one_revision(kv: Client, cluster: KvCluster) -> None:
+    steps = Steps(kv, timeout=60.0)
+    kv.put("nz", b"before")
+    steps.prepare("n", "na", "a")
+    with cluster.client() as other:
+        events = other.watch("n", after=kv.transact(lambda tx: [tx.get("nz"), tx.revision][1]) - 1)
+        assert next(events).key == "nz"
+        kv.put("nz", b"meanwhile")
+        assert next(events).key == "nz"
+        steps.decide()
+        assert kv.get("n") is not None
+        found = [next(events), next(events)]
+        assert [(event.key, event.item.value) for event in found if event.item] == [("n", b"new"), ("na", b"new")]
+        assert found[0].revision == found[1].revision
+    assert values(kv) == [b"new", b"new", b"old"]
+
+
 # ---- the wire
 
 
