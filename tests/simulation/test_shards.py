@@ -17,7 +17,7 @@ from quorate.simulation.shards.mutations import MUTATIONS
 from quorate.simulation.shards.run import SIMULATION
 
 FIXED = 40
-FRESH_SECONDS = 8.0
+FRESH_SECONDS = 5.0
 FRESH_SPAN = 10**9
 NOTICED_WITHIN = 30
 FIRST = {"decided-is-not-in-force": 23, "no-fence": 120, "readers-drop-out": 25}
