@@ -20,11 +20,12 @@ from typing import Any
 from quorate.cli import logs, txnviews
 from quorate.errors import ConfigError, QuorateError, UsageError
 from quorate.kv.config import split
+from quorate.kv.decisions import GRACE_SECONDS
 from quorate.toml import is_address
 from quorate.transactions.config import Config, load
 from quorate.transactions.gtid import parse
 from quorate.transactions.operate import Operator
-from quorate.transactions.recovery import GRACE_SECONDS, Report
+from quorate.transactions.recovery import Report
 from quorate.transactions.survey import survey
 from quorate.transactions.sync import Coordinator
 

@@ -7,6 +7,9 @@ seq below ``acked`` is known to be answered.
 A COMMIT holds conditions and writes: if all conditions hold, all writes are done, else none. A SEQUENCE holds commits, each of which sees what
 those before it did: all of them are done, at one revision, or none. Nothing on the way to a member's state checks a command
 again, so whoever takes commands from outside calls :func:`check` first.
+
+A PREPARE keeps a commit as an *intent* and locks its keys (``intents``), until a FINISH with the same id carries it out or drops it. A TIDY forgets
+what became of those whose time is long up.
 """
 
 from collections.abc import Sequence
@@ -24,7 +27,19 @@ RANGES_MAX = 64
 META_MAX = 4096
 
 HEAD = Struct(">IBQQQ")
-COMMIT, OPEN_SESSION, CLOSE_SESSIONS, GRANT_LEASE, REVOKE_LEASES, COMPACT, END_DELAYS, SEQUENCE = range(1, 9)
+(
+    COMMIT,
+    OPEN_SESSION,
+    CLOSE_SESSIONS,
+    GRANT_LEASE,
+    REVOKE_LEASES,
+    COMPACT,
+    END_DELAYS,
+    SEQUENCE,
+    PREPARE,
+    FINISH,
+    TIDY,
+) = range(1, 12)
 
 VERSION, MODIFIED, EXISTS, ABSENT, VALUE, HELD_BY, UNCHANGED, ABSENT_OR_MODIFIED = range(1, 9)
 """Kinds of conditions: the key's version (0: it does not exist), the revision of its last change (0: the same), that it exists or does not,
@@ -37,7 +52,13 @@ DELETE_KEYS, RELEASE_LOCKS, DELETE_LOCKED = range(3)
 """What becomes of a lease's keys at its end: those put with it are deleted in any case; locks are released, or their keys deleted as well."""
 
 OK, CONFLICT, NO_SESSION, ANSWERED, TOO_MANY, NO_LEASE, LEASE_EXISTS, NO_SUCH_REVISION = range(8)
+LOCKED, FENCED, LEASED, FULL, OTHER_INTENT = range(8, 13)
 MESSAGES = {
+    LOCKED: "keys are locked by a transaction that is not finished",
+    FENCED: "the transaction was aborted before it was prepared",
+    LEASED: "a key belongs to a lease, or its lock is held: it cannot be in a transaction over shards",
+    FULL: "too many transactions are prepared here, or too many outcomes are kept",
+    OTHER_INTENT: "something else is prepared here under the same name",
     NO_SESSION: "there is no such session: it was closed, or expired",
     ANSWERED: "the command was answered before, and the answer is not kept any more",
     TOO_MANY: "the session has too many commands under way",
@@ -45,6 +66,17 @@ MESSAGES = {
     LEASE_EXISTS: "there is a lease of this number already",
     NO_SUCH_REVISION: "the store has no such revision",
 }
+
+UNDECIDED, COMMITTED, ABORTED, PREPARED = range(4)
+"""What became of an intent, in the results of PREPARE and FINISH: (one of these, the revision it was committed at). UNDECIDED: nothing is known of it."""
+ID_MAX = 128
+"""Of an intent's id: ``<transaction>/<participant>``, names as of X/Open XA."""
+DECISION_KEY_MAX = 256
+RESERVED = b"quorate/txn/"
+"""What begins so are decisions (``decisions``): they cannot be in a PREPARE."""
+RESERVED_END = b"quorate/txn0"
+INTENTS_TOLD_MAX = 64
+"""Intents told of in one LOCKED; who has resolved these meets the others the next time."""
 
 _COUNTS = Struct(">HHH")
 PLAIN, CONDITIONAL = _COUNTS.pack(0, 1, 0), _COUNTS.pack(1, 1, 0)
@@ -60,6 +92,9 @@ _ENTRY = Struct(">HIQQQQQQQ")
 _DONE = Struct(">BQH")
 _ONE_DONE = Struct(">BQHQH")
 _CONFLICT = Struct(">HHQQQ")
+_INTENT = Struct(">HHQ")
+_PREPARE = Struct(">HHQB")
+_FINISH = Struct(">HBQ")
 
 
 class Entry:
@@ -258,6 +293,39 @@ def keys_of(body: bytes) -> list[bytes]:
     return found
 
 
+def prepare_body(id_: bytes, decision: bytes, deadline_ms: int, commit: bytes, at_once: bool = False) -> bytes:
+    """``decision``: the key that the decision lies at, b"" if it lies in no store of ours; ``commit``: the body of a COMMIT; ``at_once``: commit it, and
+    remember that, instead of keeping it: where nobody else takes part."""
+    return b"".join((_PREPARE.pack(len(id_), len(decision), deadline_ms, at_once), id_, decision, commit))
+
+
+def prepare_of(body: bytes) -> tuple[bytes, bytes, int, bool, bytes]:
+    """As they were given to ``prepare_body``, the last two the other way round."""
+    size, decision_size, deadline_ms, at_once = _PREPARE.unpack_from(body)
+    at = _PREPARE.size + size
+    end = at + decision_size
+    return body[_PREPARE.size : at], body[at:end], deadline_ms, bool(at_once), body[end:]
+
+
+def finish_body(id_: bytes, commit: bool, until_ms: int) -> bytes:
+    """``until_ms``: the transaction's deadline: before it, what became of it is not forgotten."""
+    return _FINISH.pack(len(id_), commit, until_ms) + id_
+
+
+def finish_of(body: bytes) -> tuple[bytes, bool, int]:
+    _, commit, until_ms = _FINISH.unpack_from(body)
+    return body[_FINISH.size :], bool(commit), until_ms
+
+
+def tidy_body(prefix: bytes, before_ms: int) -> bytes:
+    """Forget what became of intents whose id begins with ``prefix`` and whose time was up before ``before_ms``; none of them can be prepared any more."""
+    return U64.pack(before_ms) + prefix
+
+
+def tidy_of(body: bytes) -> tuple[bytes, int]:
+    return body[U64.size :], int(U64.unpack_from(body)[0])
+
+
 # ---- what the state reads
 
 
@@ -401,6 +469,20 @@ def check(data: bytes) -> tuple[int, list[bytes], list[Range]]:
         _check_commit(cursor, keys, ranges)
     elif kind == SEQUENCE:
         _check_sequence(cursor, keys, ranges)
+    elif kind == PREPARE:
+        _check_prepare(cursor, keys, ranges)
+    elif kind == FINISH:
+        size, commit, _ = _FINISH.unpack(cursor.take(_FINISH.size, "a finish"))
+        if not 1 <= size <= ID_MAX or commit > 1:
+            raise RemoteProtocolError(
+                f"a finish of {size} bytes of name that says {commit}, expected 1 to {ID_MAX}, and 0 or 1"
+            )
+        cursor.take(size, "a name")
+    elif kind == TIDY:
+        cursor.number(U64, "a time")
+        if not 1 <= cursor.end - cursor.at <= ID_MAX:
+            raise RemoteProtocolError(f"a prefix of {cursor.end - cursor.at} bytes, expected 1 to {ID_MAX}")
+        cursor.at = cursor.end
     elif kind in (OPEN_SESSION, COMPACT):
         cursor.number(U64, "a number")
     elif kind in (CLOSE_SESSIONS, REVOKE_LEASES):
@@ -464,6 +546,29 @@ def _check_sequence(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> 
         _check_commit(inner, keys, ranges)
         if inner.at != inner.end:
             raise RemoteProtocolError(f"a commit with {inner.end - inner.at} bytes too many")
+
+
+def _check_prepare(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> None:
+    size, decision_size, _, at_once = _PREPARE.unpack(cursor.take(_PREPARE.size, "a prepare"))
+    if not 1 <= size <= ID_MAX or decision_size > DECISION_KEY_MAX or at_once > 1:
+        raise RemoteProtocolError(
+            f"a prepare of {size} bytes of name and {decision_size} of decision key, at most {ID_MAX} and {DECISION_KEY_MAX} can be"
+        )
+    cursor.take(size + decision_size, "a name")
+    commit = cursor.data[cursor.at : cursor.end]
+    _check_commit(cursor, keys, ranges)
+    if cursor.at != cursor.end:
+        raise RemoteProtocolError(f"a prepare with {cursor.end - cursor.at} bytes too many")
+    conditions, count, reads, at = commit_counts(commit)
+    writes, _ = writes_of(commit, count, conditions_of(commit, conditions, at)[1])
+    if reads or not (keys or ranges):
+        raise RemoteProtocolError("a prepare that reads, or that does nothing")
+    if any(write.kind not in (PUT, DELETE) or write.lease or write.options & KEEP_LEASE for write in writes):
+        raise RemoteProtocolError("a prepare with a write that is neither a put without a lease nor a deletion")
+    if any(key.startswith(RESERVED) for key in keys) or any(
+        start < RESERVED_END and (not end or end > RESERVED) for start, end in ranges
+    ):
+        raise RemoteProtocolError(f"a prepare of what begins with {RESERVED.decode()}: that is for decisions")
 
 
 def _check_commit(cursor: _Cursor, keys: list[bytes], ranges: list[Range]) -> None:
@@ -557,11 +662,45 @@ class Conflicting:
         return f"Conflicting({self.part}, {self.key!r}, version={self.version}, modified={self.modified})"
 
 
-class Result:
-    """``status`` OK: ``numbers`` are, of a COMMIT, the new version of each put and the number of keys of each deletion, else the id that was asked
-    for; ``entries`` of each read. CONFLICT: ``conflicts``."""
+class Locker:
+    """An intent as others are told of it. ``decision``: the key of its decision, b"" if that lies in no store of ours; ``deadline_ms``: since 1970."""
 
-    __slots__ = ("conflicts", "entries", "numbers", "revision", "status")
+    __slots__ = ("deadline_ms", "decision", "id")
+
+    def __init__(self, id_: bytes, decision: bytes, deadline_ms: int) -> None:
+        self.id = id_
+        self.decision = decision
+        self.deadline_ms = deadline_ms
+
+    @property
+    def transaction(self) -> str:
+        return self.id.partition(b"/")[0].decode("utf-8", "backslashreplace")
+
+    def __repr__(self) -> str:
+        return f"Locker({self.id!r}, {self.decision!r}, {self.deadline_ms})"
+
+
+def pack_locker(locker: Locker) -> bytes:
+    head = _INTENT.pack(len(locker.id), len(locker.decision), locker.deadline_ms)
+    return b"".join((head, locker.id, locker.decision))
+
+
+def unpack_lockers(data: bytes, at: int, count: int) -> tuple[list[Locker], int]:
+    """Raises RemoteProtocolError."""
+    cursor = _Cursor(data, at, len(data))
+    found = []
+    for _ in range(count):
+        size, decision_size, deadline_ms = _INTENT.unpack(cursor.take(_INTENT.size, "an intent"))
+        id_ = cursor.take(size, "a name")
+        found.append(Locker(id_, cursor.take(decision_size, "a key"), deadline_ms))
+    return found, cursor.at
+
+
+class Result:
+    """``status`` OK: ``numbers`` are, of a COMMIT, the new version of each put and the number of keys of each deletion, of a PREPARE and a FINISH what
+    became of the intent and the revision, else the id that was asked for; ``entries`` of each read. CONFLICT: ``conflicts``. LOCKED: ``lockers``."""
+
+    __slots__ = ("conflicts", "entries", "lockers", "numbers", "revision", "status")
 
     def __init__(
         self,
@@ -571,6 +710,7 @@ class Result:
         entries: Sequence[list[Entry]] = (),
         conflicts: Sequence[Conflicting] = (),
     ) -> None:
+        self.lockers: list[Locker] = []
         self.status = status
         self.revision = revision
         self.numbers = list(numbers)
@@ -603,6 +743,11 @@ def pack_conflicts(revision: int, conflicts: Sequence[Conflicting]) -> bytes:
     return b"".join(pieces)
 
 
+def pack_locked(revision: int, lockers: Sequence[Locker]) -> bytes:
+    told = lockers[:INTENTS_TOLD_MAX]
+    return b"".join([_DONE.pack(LOCKED, revision, len(told)), *[pack_locker(locker) for locker in told]])
+
+
 def pack_error(status: int, revision: int) -> bytes:
     return _DONE.pack(status, revision, 0)
 
@@ -633,4 +778,6 @@ def unpack_result(data: bytes) -> Result:
         for _ in range(count):
             part, size, *numbers = _CONFLICT.unpack(cursor.take(_CONFLICT.size, "a conflict"))
             result.conflicts.append(Conflicting(part, cursor.take(size, "a key"), *numbers))
+    elif status == LOCKED:
+        result.lockers, _ = unpack_lockers(data, cursor.at, count)
     return result

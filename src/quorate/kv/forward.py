@@ -93,6 +93,8 @@ class _Channel:
 
     def connected(self, connection: Connection) -> None:
         self._connection = connection
+        # nobody waits for the answer: it says nothing new
+        connection.write(wire.request(0, wire.HELLO, wire.MAGIC + bytes((wire.VERSION,))))
         unsent, self._unsent = self._unsent, []
         for data in unsent:
             connection.write(data)

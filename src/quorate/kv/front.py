@@ -12,7 +12,8 @@ from typing import Any
 
 from quorate.errors import RemoteProtocolError
 from quorate.kv import commands, wire
-from quorate.kv.commands import COMMIT, SEQUENCE, Entry, Range
+from quorate.kv.commands import COMMIT, LOCKED, PREPARE, SEQUENCE, Entry, Range
+from quorate.kv.intents import Intent
 from quorate.kv.service import KvService, is_conditional
 from quorate.kv.watches import Watch
 from quorate.runtime.environment import Connection, Environment
@@ -24,6 +25,10 @@ UNREAD_MAX = 64 << 20
 UNDER_WAY_MAX = 4096
 """Requests of one connection that wait for their answers; it is not read from meanwhile."""
 WATCHES_MAX = 10_000
+_OLD = (
+    b"a transaction over shards is about to change what was asked for, which version 1 of the protocol cannot be told: "
+    b"try again, or use a newer client"
+)
 LIST_BYTES = 4 << 20
 """A LIST is ended early beyond so many bytes, as if by its limit."""
 
@@ -118,6 +123,7 @@ class Front:
                 "leases": len(service.machine.leases),
                 "sessions": len(service.machine.sessions),
                 "watches": len(service.watches),
+                "intents": len(service.machine.locks.intents),
             }
             for service in self.shards.services
         ]
@@ -127,9 +133,21 @@ class Front:
 class ClientConnection:
     """Implements runtime.environment.Handler."""
 
-    __slots__ = ("_connection", "_frames", "_front", "_out", "_paused", "_turns", "_under_way", "_unread", "_watches")
+    __slots__ = (
+        "_connection",
+        "_frames",
+        "_front",
+        "_out",
+        "_paused",
+        "_turns",
+        "_under_way",
+        "_unread",
+        "_version",
+        "_watches",
+    )
 
     def __init__(self, front: Front) -> None:
+        self._version = wire.VERSIONS[0]
         self._front = front
         self._frames = wire.Frames()
         self._connection: Connection | None = None
@@ -225,13 +243,13 @@ class ClientConnection:
         kind, keys, ranges = commands.check(command)
         shards = self._front.shards
         service = shards.of_group(group) if group else None
-        if kind in (COMMIT, SEQUENCE) and (keys or ranges):
+        if kind in (COMMIT, SEQUENCE, PREPARE) and (keys or ranges):
             service = shards.of_keys(keys, ranges)
             if service is None:
                 self.answer(
                     id_,
                     wire.REFUSED,
-                    b"the keys are in several shards: a commit over shards needs two-phase commit, which this store does not have yet",
+                    b"the keys are in several shards, and a commit is of one: use a transaction (quorate.transactions)",
                 )
                 return
         if service is None:
@@ -248,6 +266,8 @@ class ClientConnection:
             def answer(result: bytes | None) -> None:
                 if result is None:
                     self.answer(id_, wire.UNKNOWN)
+                elif result[0] == LOCKED and self._version < 2:
+                    self.answer(id_, wire.REFUSED, _OLD)
                 else:
                     self.answer(id_, wire.DONE, result)
 
@@ -275,9 +295,31 @@ class ClientConnection:
                 return
             entry = store.at(key, revision) if revision else store.current.get(key)
             head = wire.U64.pack(store.revision)
+            locks = service.machine.locks
+            if locks.intents:
+                concerned = () if revision else locks.changing(key, None)
+                self._answer_get(id_, head, entry, concerned)
+                return
             self.answer(id_, wire.DONE, head + (b"\0" if entry is None else b"\1" + commands.pack_entry(entry)))
 
         service.read(ready, staleness)
+
+    def _answer_get(self, id_: int, head: bytes, entry: Entry | None, concerned: Sequence[Intent]) -> None:
+        """Where something is prepared in the shard."""
+        marks = wire.PREPARING
+        pieces = []
+        if self._version < 2:
+            if concerned:
+                self.answer(id_, wire.REFUSED, _OLD)
+                return
+            marks = 0
+        if entry is not None:
+            marks |= wire.FOUND
+            pieces.append(commands.pack_entry(entry))
+        if concerned:
+            marks |= wire.CONCERNED
+            pieces.append(commands.pack_locker(concerned[0]))
+        self.answer(id_, wire.DONE, b"".join((head, bytes((marks,)), *pieces)))
 
     def _readable(self, id_: int, service: KvService, revision: int) -> bool:
         """Whether there is such a revision; if not it is answered."""
@@ -306,6 +348,10 @@ class ClientConnection:
             self._keep_alive(id_, body)
         elif op == wire.TURN:
             self._turn(id_, body)
+        elif op == wire.INTENTS:
+            self._intents(id_, body)
+        elif op == wire.OUTCOME:
+            self._outcome(id_, body)
         elif op == wire.STATUS:
             self.answer(id_, wire.DONE, json.dumps(self._front.status()).encode())
         elif op == wire.HELLO:
@@ -316,9 +362,11 @@ class ClientConnection:
     def _hello(self, id_: int, body: bytes) -> None:
         if len(body) != 4 or body[:3] != wire.MAGIC:
             raise RemoteProtocolError(f"no client of this store: it greets with {body[:8]!r}")
-        if body[3] != wire.VERSION:
-            self.answer(id_, wire.REFUSED, f"version {body[3]} is not spoken here, version {wire.VERSION} is".encode())
+        if body[3] not in wire.VERSIONS:
+            spoken = " and ".join(str(version) for version in wire.VERSIONS)
+            self.answer(id_, wire.REFUSED, f"version {body[3]} is not spoken here, {spoken} are".encode())
             return
+        self._version = body[3]
         shards = [
             {"start": service.start.hex(), "group": service.replica.group, "leader": service.leader}
             for service in self._front.shards.services
@@ -361,8 +409,60 @@ class ClientConnection:
             piece = commands.pack_entry(entry)
             size += len(piece)
             pieces.append(piece)
-        head = wire.U64.pack(store.revision) + wire.U32.pack(len(pieces))
-        self.answer(id_, wire.DONE, b"".join((head, *pieces, wire.U16.pack(len(following)), following)))
+        marks = len(pieces)
+        tail = [wire.U16.pack(len(following)), following]
+        locks = service.machine.locks
+        if locks.intents:
+            concerned = () if revision else locks.changing(start, stop)
+            if self._version < 2:
+                if concerned:
+                    self.answer(id_, wire.REFUSED, _OLD)
+                    return
+            else:
+                marks |= wire.LIST_PREPARING
+            if concerned:
+                marks |= wire.LIST_CONCERNED
+                tail += [wire.U32.pack(len(concerned)), *[commands.pack_locker(intent) for intent in concerned]]
+        self.answer(id_, wire.DONE, b"".join((wire.U64.pack(store.revision), wire.U32.pack(marks), *pieces, *tail)))
+
+    def _intents(self, id_: int, body: bytes) -> None:
+        if len(body) != 4:
+            _short(body)
+        service = self._of_group(id_, wire.U32.unpack(body)[0])
+        if service is None:
+            return
+
+        def ready(fresh: bool) -> None:
+            if not fresh:
+                self.answer(id_, wire.UNAVAILABLE)
+                return
+            found = service.machine.locks.intents.values()
+            pieces = [wire.U32.pack(len(found)), *[commands.pack_locker(intent) for intent in found]]
+            self.answer(id_, wire.DONE, b"".join(pieces))
+
+        service.read(ready)
+
+    def _outcome(self, id_: int, body: bytes) -> None:
+        if not 5 <= len(body) <= 4 + commands.ID_MAX:
+            _short(body)
+        service = self._of_group(id_, wire.U32.unpack_from(body)[0])
+        if service is None:
+            return
+
+        def ready(fresh: bool) -> None:
+            if fresh:
+                self.answer(id_, wire.DONE, wire.OUTCOME_ANSWER.pack(*service.machine.outcome(body[4:])))
+            else:
+                self.answer(id_, wire.UNAVAILABLE)
+
+        service.read(ready)
+
+    def _of_group(self, id_: int, group: int) -> KvService | None:
+        """If there is none, that is answered."""
+        service = self._front.shards.of_group(group)
+        if service is None:
+            self.answer(id_, wire.REFUSED, f"there is no group {group}".encode())
+        return service
 
     def _watch(self, id_: int, body: bytes) -> None:
         if len(body) < wire.WATCH_HEAD.size:

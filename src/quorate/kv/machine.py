@@ -7,7 +7,7 @@ a lock that was lost can be taken) is a command too, proposed by the leader when
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from quorate.kv import commands
+from quorate.kv import commands, intents
 from quorate.kv.commands import (
     ABSENT,
     ABSENT_OR_MODIFIED,
@@ -21,6 +21,7 @@ from quorate.kv.commands import (
     DELETE_RANGE,
     END_DELAYS,
     EXISTS,
+    FINISH,
     GRANT_LEASE,
     HEAD,
     HELD_BY,
@@ -34,11 +35,13 @@ from quorate.kv.commands import (
     NO_SUCH_REVISION,
     OPEN_SESSION,
     PLAIN,
+    PREPARE,
     PUT,
     PUT_TAIL,
     RELEASE,
     REVOKE_LEASES,
     SEQUENCE,
+    TIDY,
     TOO_MANY,
     U32,
     U64,
@@ -53,7 +56,9 @@ from quorate.kv.commands import (
     pack_done,
     pack_done_one,
     pack_error,
+    pack_locked,
 )
+from quorate.kv.intents import NOTHING, Intent, Locks, Outcomes
 from quorate.kv.mvcc import Store
 
 CHOSEN_ELSEWHERE = 1 << 63
@@ -130,6 +135,9 @@ class Machine:
         self.leases: dict[int, Lease] = {}
         self.delays: dict[bytes, int] = {}
         """Keys whose lock was lost with its lease, and for how many milliseconds nobody can take it."""
+        self.locks = Locks()
+        """What is prepared for transactions over shards."""
+        self.outcomes = Outcomes()
         self.next_id = 1
         """Of sessions and leases alike."""
         self.lease_revision = 0
@@ -178,6 +186,13 @@ class Machine:
             return self._commit(body)
         if kind == SEQUENCE:
             return self._sequence(body)
+        if kind == PREPARE:
+            return self._prepare(body)
+        if kind == FINISH:
+            return self._finish(body)
+        if kind == TIDY:
+            count = self.outcomes.tidy(*commands.tidy_of(body))
+            return pack_error(commands.FULL, store.revision) if count < 0 else pack_done(store.revision, [count])
         self.timed += 1
         if kind == OPEN_SESSION:
             (ttl_ms,) = commands.numbers_of(body)
@@ -211,6 +226,8 @@ class Machine:
 
     def _commit(self, body: bytes) -> bytes:
         store = self.store
+        if self.locks.intents and (blocking := self.locks.against((body,))):
+            return pack_locked(store.revision, blocking)
         _, _, read_count, _ = commands.commit_counts(body)
         view = _View(store)
         conflicts, writes, at = self._demanded(body, view)
@@ -252,11 +269,14 @@ class Machine:
     def _sequence(self, body: bytes) -> bytes:
         """Commits one after another. What one of them lacks is told, and the rest looked at all the same, as if that one were not there."""
         store = self.store
+        commits = commands.sequence_of(body)
+        if self.locks.intents and (blocking := self.locks.against(commits)):
+            return pack_locked(store.revision, blocking)
         view = _View(store)
         conflicts: list[Conflicting] = []
         numbers: list[int] = []
         entries: list[list[Entry]] = []
-        for part, commit in enumerate(commands.sequence_of(body)):
+        for part, commit in enumerate(commits):
             found, writes, at = self._demanded(commit, view)
             missing = next((write for write in writes if self._without_lease(write)), None)
             if missing is not None or found:
@@ -273,6 +293,8 @@ class Machine:
 
     def _commit_one(self, body: bytes) -> bytes:
         """The same for what most commits are: one put, on the condition of a version or revision at most; b"" for any other."""
+        if self.locks.intents:
+            return b""
         store = self.store
         at = len(PLAIN)
         if not body.startswith(PLAIN):
@@ -314,6 +336,89 @@ class Machine:
         store.revision = revision
         store.set(entry)
         return pack_done_one(revision, entry.version)
+
+    # ---- transactions over shards
+
+    def _prepare(self, body: bytes) -> bytes:
+        """Asked again, it answers the same, whoever asks."""
+        store, locks, outcomes = self.store, self.locks, self.outcomes
+        id_, decision, deadline_ms, at_once, commit = commands.prepare_of(body)
+        outcome = outcomes.of.get(id_)
+        if outcome is not None and outcome.kind == commands.COMMITTED:
+            return pack_done(store.revision, [outcome.kind, outcome.revision])
+        if outcome is not None or outcomes.forgotten(id_, deadline_ms):
+            return pack_error(commands.FENCED, store.revision)
+        known = locks.intents.get(id_)
+        if known is not None:
+            if known.body != commit or at_once:
+                return pack_error(commands.OTHER_INTENT, store.revision)
+            return pack_done(store.revision, [commands.PREPARED, 0])
+        intent = Intent(id_, decision, deadline_ms, commit)
+        # each of those that are prepared will have an outcome
+        if len(outcomes.of) + len(locks.intents) >= intents.OUTCOMES_MAX or not locks.fits(intent):
+            return pack_error(commands.FULL, store.revision)
+        if locks.intents and (blocking := locks.against((commit,))):
+            return pack_locked(store.revision, blocking)
+        conflicts, writes, _ = self._demanded(commit, _View(store))
+        if conflicts:
+            return pack_conflicts(store.revision, conflicts)
+        if at_once:
+            return self._finished(id_, writes, deadline_ms)
+        if self._leased(intent):
+            return pack_error(commands.LEASED, store.revision)
+        locks.add(intent)
+        return pack_done(store.revision, [commands.PREPARED, 0])
+
+    def _finish(self, body: bytes) -> bytes:
+        id_, commit, until_ms = commands.finish_of(body)
+        store, outcomes = self.store, self.outcomes
+        outcome = outcomes.of.get(id_)
+        if outcome is not None:
+            return pack_done(store.revision, [outcome.kind, outcome.revision])
+        intent = self.locks.intents.get(id_)
+        if intent is not None:
+            self.locks.remove(intent)
+            until_ms = max(until_ms, intent.deadline_ms)
+            if commit:
+                return self._finished(id_, intent.writes, until_ms)
+        elif commit or outcomes.forgotten(id_, until_ms):
+            return pack_done(store.revision, [NOTHING.kind, 0])
+        elif outcomes.full:
+            return pack_error(commands.FULL, store.revision)
+        # also where nothing is prepared: what comes late is refused
+        outcomes.add(id_, commands.ABORTED, 0, until_ms)
+        return pack_done(store.revision, [commands.ABORTED, 0])
+
+    def _finished(self, id_: bytes, writes: list[Write], until_ms: int) -> bytes:
+        """Carry it out."""
+        view = _View(self.store)
+        self._write(writes, view)
+        self._take_over(view)
+        revision = self.store.revision
+        self.outcomes.add(id_, commands.COMMITTED, revision, until_ms)
+        return pack_done(revision, [commands.COMMITTED, revision])
+
+    def _leased(self, intent: Intent) -> bool:
+        """Whether a lease may change one of its keys: it can end at any time, and asks nobody."""
+        current = self.store.current
+        for key in [*intent.shared, *[write.key for write in intent.writes]]:
+            entry = current.get(key)
+            if entry is not None and (entry.lease or entry.holder):
+                return True
+        return any(
+            start <= key and (not end or key < end)
+            for start, end in intent.ranges
+            for lease in self.leases.values()
+            for keys in (lease.keys, lease.locks)
+            for key in keys
+        )
+
+    def outcome(self, id_: bytes) -> tuple[int, int]:
+        """What became of an intent, and the revision at which it was committed."""
+        if id_ in self.locks.intents:
+            return commands.PREPARED, 0
+        found = self.outcomes.of.get(id_, NOTHING)
+        return found.kind, found.revision
 
     def _free(self, write: Write, holder: int) -> bool:
         return holder == write.lease or (holder == 0 and write.key not in self.delays)
@@ -482,6 +587,11 @@ class Machine:
             state = (id_, lease.ttl_ms, lease.behaviour, lease.lock_delay_ms, lease.meta, lease.created)
             hashed.update(repr((state, sorted(lease.keys), sorted(lease.locks))).encode())
         hashed.update(repr(sorted(self.delays.items())).encode())
+        for name, intent in sorted(self.locks.intents.items()):
+            hashed.update(repr((name, intent.decision, intent.deadline_ms, intent.body)).encode())
+        for name, outcome in sorted(self.outcomes.of.items()):
+            hashed.update(repr((name, outcome.kind, outcome.revision, outcome.until_ms)).encode())
+        hashed.update(repr(sorted(self.outcomes.tidied.items())).encode())
         return hashed.digest()
 
 

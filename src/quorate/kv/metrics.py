@@ -93,6 +93,8 @@ class Metrics:
             "leases", "Leases, Consul's sessions among them", ((of, len(m.leases)) for of, m in machines.items())
         )
         yield family("sessions", "Sessions of clients", ((of, len(m.sessions)) for of, m in machines.items()))
+        yield family("intents", "Prepared for transactions over shards", ((of, len(m.locks.intents)) for of, m in machines.items()))  # fmt: skip
+        yield family("outcomes", "Outcomes of such transactions that are kept", ((of, len(m.outcomes.of)) for of, m in machines.items()))  # fmt: skip
         watches = [({"group": str(service.replica.group)}, len(service.watches)) for service in services]
         yield _family("quorate_kv_watches", "Watches on this member", "gauge", watches)
         proposed = [({"group": str(service.replica.group)}, service.proposed_commands) for service in services]

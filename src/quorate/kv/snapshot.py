@@ -7,6 +7,9 @@
 5  u16 length, key, u32 ms                                      a lock that cannot be taken yet
 6  entry                                                        a key's oldest first
 7  u64 number of all records before                             the last record
+8  u16 length, u16 length, u64 deadline, u32 length, id, decision key, commit      what is prepared
+9  u16 length, u8 kind, u64 revision, u64 until, id             what became of it
+10 u16 length, u64 before, prefix                               what is forgotten
 """
 
 from collections.abc import Iterator
@@ -14,7 +17,8 @@ from struct import Struct
 from struct import error as malformed
 
 from quorate.errors import CorruptionError, RemoteProtocolError
-from quorate.kv.commands import pack_entry, unpack_entry
+from quorate.kv.commands import ABORTED, COMMITTED, pack_entry, unpack_entry
+from quorate.kv.intents import Intent
 from quorate.kv.machine import Lease, Machine, Session
 
 PIECE_BYTES = 64 << 10
@@ -24,7 +28,10 @@ _SESSION = Struct(">BQQQ")
 _REPLY = Struct(">BQI")
 _DELAY = Struct(">BHI")
 _END = Struct(">BQ")
-NUMBERS, LEASE, SESSION, REPLY, DELAY, ENTRY, END = range(1, 8)
+_INTENT = Struct(">BHHQI")
+_OUTCOME = Struct(">BHBQQ")
+_TIDIED = Struct(">BHQ")
+NUMBERS, LEASE, SESSION, REPLY, DELAY, ENTRY, END, INTENT, OUTCOME, TIDIED = range(1, 11)
 
 
 def snapshot(machine: Machine) -> Iterator[bytes]:
@@ -40,6 +47,12 @@ def snapshot(machine: Machine) -> Iterator[bytes]:
         records.append(_SESSION.pack(SESSION, session.id, session.ttl_ms, session.acked))
         records += [_REPLY.pack(REPLY, seq, len(reply)) + reply for seq, reply in session.replies.items()]
     records += [_DELAY.pack(DELAY, len(key), ms) + key for key, ms in machine.delays.items()]
+    for intent in machine.locks.intents.values():
+        head = _INTENT.pack(INTENT, len(intent.id), len(intent.decision), intent.deadline_ms, len(intent.body))
+        records.append(b"".join((head, intent.id, intent.decision, intent.body)))
+    for id_, found in machine.outcomes.of.items():
+        records.append(_OUTCOME.pack(OUTCOME, len(id_), found.kind, found.revision, found.until_ms) + id_)
+    records += [_TIDIED.pack(TIDIED, len(of), before) + of for of, before in machine.outcomes.tidied.items()]
     return _pieces(records, (b"\6" + pack_entry(entry) for entry in store.pinned()))
 
 
@@ -132,6 +145,25 @@ class Restorer:
             _, size, ms = _DELAY.unpack_from(piece, at)
             at += _DELAY.size
             machine.delays[self._take(piece, at, size)] = ms
+            at += size
+        elif kind == INTENT:
+            _, size, decision_size, deadline_ms, body_size = _INTENT.unpack_from(piece, at)
+            at += _INTENT.size
+            id_, at = self._take(piece, at, size), at + size
+            decision, at = self._take(piece, at, decision_size), at + decision_size
+            machine.locks.add(Intent(id_, decision, deadline_ms, self._take(piece, at, body_size)))
+            at += body_size
+        elif kind == OUTCOME:
+            _, size, outcome, revision, until_ms = _OUTCOME.unpack_from(piece, at)
+            at += _OUTCOME.size
+            if outcome not in (COMMITTED, ABORTED):
+                raise self._bad(at, f"an outcome of kind {outcome}")
+            machine.outcomes.add(self._take(piece, at, size), outcome, revision, until_ms)
+            at += size
+        elif kind == TIDIED:
+            _, size, before = _TIDIED.unpack_from(piece, at)
+            at += _TIDIED.size
+            machine.outcomes.tidied[self._take(piece, at, size)] = before
             at += size
         else:
             raise self._bad(at, f"a record of kind {kind} where none can be")

@@ -7,15 +7,23 @@ of no bytes is none; ``group`` 0 means: the one that has the key.
     op             body                                                     answered with DONE and
     1 HELLO        "QKV", u8 version                                        JSON: {"id", "members": [{"id", "client", …}], "shards": [{"start" (hex), "group", "leader"}]}
     2 WRITE        u32 group, u32 turn, command                             result (``commands``)
-    3 GET          u64 staleness (ns), u64 revision (0: now), key           u64 revision, u8 found, entry
-    4 LIST         u64 staleness, u64 revision, u32 limit, u8 flags, range  u64 revision, u32 count, entries, next key (none: that was all)
+    3 GET          u64 staleness (ns), u64 revision (0: now), key           u64 revision, u8 marks, entry if there is one, intent if there is one
+    4 LIST         u64 staleness, u64 revision, u32 limit, u8 flags, range  u64 revision, u32 count and marks, entries, u16 length and next key (none: that was all), intents
     5 WATCH        u32 group, u64 after, range                              u64 revision; then EVENTS until CANCEL or the connection's end
     6 CANCEL       u32 id of the WATCH                                      nothing
     7 KEEP_ALIVE   u32 group, u64 ids of leases and sessions                u64 ids of those that are gone
     8 TURN         u32 group, keys, each u16 length and key                 nothing, when it is the sender's turn to write these keys
     9 STATUS       nothing                                                  JSON
+    10 INTENTS     u32 group                                                u32 count, intents: all that is prepared there
+    11 OUTCOME     u32 group, id of an intent                               u8 what became of it, u64 revision
 
 ``turn`` of a WRITE is the id of the TURN that it ends, or 0. A LIST and a WATCH are of one shard: that of the start, or of ``group``; a LIST goes on with its next key in the shard that has it.
+
+A GET and a LIST of the present tell of the intents that may be about to change what was asked for (``resolving``), a LIST of those in its whole
+range within the shard: ``u16 length, u16 length, u64 deadline, id, decision key`` each, of a LIST with a ``u32`` count before them.
+
+Version 1 of the protocol knows nothing of intents. It is spoken with those who greet with it, or do not greet: where an intent is concerned
+their request is refused, and all else is as before.
 """
 
 from collections.abc import Sequence
@@ -25,16 +33,22 @@ from quorate.errors import RemoteProtocolError
 from quorate.kv.commands import COMMAND_MAX, KEY_MAX, Entry, pack_entry, unpack_entry
 
 MAGIC = b"QKV"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)
+"""Those that a member speaks."""
 REQUEST_MAX = COMMAND_MAX + (64 << 10)
 
-HELLO, WRITE, GET, LIST, WATCH, CANCEL, KEEP_ALIVE, TURN, STATUS = range(1, 10)
+HELLO, WRITE, GET, LIST, WATCH, CANCEL, KEEP_ALIVE, TURN, STATUS, INTENTS, OUTCOME = range(1, 12)
 
 DONE, EVENTS, NOT_LEADER, UNKNOWN, COMPACTED, REFUSED, UNAVAILABLE, BUSY = range(8)
 """Statuses. EVENTS: ``u64 revision, u32 count, entries`` (version 0: a deletion), all changes of the range up to that revision. NOT_LEADER: ``u16``
 number of the member that leads, 0 if unknown. UNKNOWN: the write may be done or not. COMPACTED: ``u64`` the oldest revision there is. REFUSED: a sentence.
 UNAVAILABLE: nobody leads. BUSY: too much is under way here."""
 
+FOUND, CONCERNED, PREPARING = 1, 2, 4
+"""Marks of a GET's answer: there is such a key; an intent may be about to change it; and something, of whatever keys, is prepared in the shard."""
+LIST_CONCERNED, LIST_PREPARING = 1 << 31, 1 << 30
+"""The same of a LIST's, beside its count."""
 KEYS_ONLY = 1
 """Flag of LIST: entries without values."""
 
@@ -47,6 +61,7 @@ GET_HEAD = Struct(">QQ")
 LIST_HEAD = Struct(">QQIB")
 WATCH_HEAD = Struct(">IQ")
 EVENTS_HEAD = Struct(">QI")
+OUTCOME_ANSWER = Struct(">BQ")
 _OVERHEAD = 5
 
 

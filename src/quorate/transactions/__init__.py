@@ -4,6 +4,8 @@
     for programs with an event loop; ``sync`` has the same for those without;
 ``databases``
     PostgreSQL and MariaDB; ``sql`` how each takes part, ``drivers`` their connections;
+``kv``
+    our own store, of several shards, or of a cluster of its own;
 ``participant``
     the interface, for systems of your own; ``conformance`` the kit that tests one;
 ``zope``
@@ -28,9 +30,10 @@ from quorate.transactions.errors import (
     UnknownBranch,
     VotedNo,
 )
+from quorate.transactions.kv import Kv
 from quorate.transactions.participant import Branch, Outcome, Participant, Prepared, Vote
 
 __all__ = [
-    "Aborted", "Branch", "ConfigurationError", "ConnectionBroken", "Coordinator", "HeuristicOutcome", "InDoubt", "MariaDB", "NotYetApplied", "Outcome", "Participant",
+    "Aborted", "Branch", "ConfigurationError", "ConnectionBroken", "Coordinator", "HeuristicOutcome", "InDoubt", "Kv", "MariaDB", "NotYetApplied", "Outcome", "Participant",
     "ParticipantError", "Postgres", "Prepared", "Transaction", "TransactionError", "UnknownBranch", "Vote", "VotedNo",
 ]  # fmt: skip

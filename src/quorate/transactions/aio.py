@@ -36,7 +36,7 @@ from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.logs.zookeeper import ZooKeeperLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider, log_for
+from quorate.transactions.riding import AsyncKv, log_for
 from quorate.transactions.shells.aio import Shell, Watch, _nobody, _seen
 from quorate.transactions.sql.session import Session
 from quorate.transactions.znodes import AsyncZnodes
@@ -134,6 +134,10 @@ class Coordinator:
         for participant in self.engine.participants.values():
             if hasattr(participant, "pool"):
                 participant.pool.close()
+            if hasattr(participant, "detach"):
+                closing = participant.detach()
+                if asyncio.iscoroutine(closing):
+                    await closing
         if self._owns_log:
             await asyncio.to_thread(self.engine.log.close)
         if self._client is not None:
@@ -279,7 +283,7 @@ class Transaction:
         work = self._work
         participant, session, part = work.find(what, resource)
         if part is not None:
-            return None if session is None else session.connection
+            return part.given
         if session is None:
             session = await self._coordinator.session(participant)
             if session is not None:
@@ -288,14 +292,14 @@ class Transaction:
 
     @property
     def kv(self) -> "AsyncKv":
-        """Keys of the store that the decisions lie in."""
+        """Keys of the store that the decisions lie in, of whatever shards."""
         if self._kv is None:
             self._work.check_active()
             decisions = log_for("kv", KvLog, self._coordinator.engine.log)
             if not isinstance(decisions.client, Client):
                 raise UsageError("the decision log's client is of the other kind than the coordinator")
             self._kv = AsyncKv(decisions.client)
-            self._work.riding = self._kv.rider.riding
+            self._work.rider = self._kv.rider
         return self._kv
 
     async def prepare(self) -> None:
@@ -316,7 +320,7 @@ class Transaction:
         if self._znodes is None:
             decisions = log_for("znodes", ZooKeeperLog, self._coordinator.engine.log)
             self._znodes = AsyncZnodes(decisions.ensemble, self._coordinator.shell)
-            self._work.riding = self._znodes.rider.riding
+            self._work.rider = self._znodes.rider
         return self._znodes
 
     async def commit(self) -> None:
@@ -385,24 +389,3 @@ class Transaction:
         """Unless somebody else is ending the transaction with them."""
         while self._work.borrowed and not self._work.busy:
             self._coordinator.give_back(*self._work.borrowed.pop())
-
-
-class AsyncKv:
-    """Reads are linearizable, and hold until the commit: if a key that was read has changed by then, the transaction is aborted. Writes are done
-    with the commit."""
-
-    def __init__(self, client: Client) -> None:
-        self.rider = Rider()
-        self._client = client
-
-    async def get(self, key: str | bytes) -> bytes | None:
-        item = await self._client.get(key)
-        self.rider.saw(key, item)
-        return None if item is None else item.value
-
-    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
-        """``version``: only if it has that one; 0: only if it does not exist."""
-        self.rider.put(key, value, version)
-
-    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
-        self.rider.delete(key, version)

@@ -43,11 +43,12 @@ _AGAIN_SECONDS_MAX = 0.5
 
 
 class Part:
-    """A branch, and who has it."""
+    """A branch, and who has it. ``given``: what its ``begin`` gave."""
 
-    __slots__ = ("branch", "participant")
+    __slots__ = ("branch", "given", "participant")
 
-    def __init__(self, branch: Branch, participant: Any) -> None:
+    def __init__(self, branch: Branch, participant: Any, given: Any = None) -> None:
+        self.given = given
         self.branch = branch
         self.participant = participant
 
@@ -73,7 +74,7 @@ def commit(
     """Commit. ``early``: return at the decision, the caller applies it. Raises Aborted, InDoubt, NotYetApplied, HeuristicOutcome."""
     if not parts and riding is None:
         return Ended(None, [], True)
-    if len(parts) == 1 and riding is None and hasattr(parts[0].participant, "commit_one_phase"):
+    if riding is None and (yield from _is_alone(parts)):
         yield from _one_phase(gtid, parts[0])
         return Ended(None, parts, True)
     voted_yes = yield from prepare(gtid, parts, log, by)
@@ -104,6 +105,17 @@ def commit_prepared(
         return Ended(stands, voted_yes, False)
     yield from apply(stands, voted_yes, log)
     return Ended(stands, voted_yes, True)
+
+
+def _is_alone(parts: Sequence[Part]) -> Flow[bool]:
+    """Whether there is a single one, that decides by itself."""
+    if len(parts) != 1 or not hasattr(parts[0].participant, "commit_one_phase"):
+        return False
+    part = parts[0]
+    if not hasattr(part.participant, "can_decide"):
+        return True
+    found: bool = yield from ask(f"{part.name}: can decide", part.participant, "can_decide", part.branch)
+    return found
 
 
 def _one_phase(gtid: Gtid, part: Part) -> Flow[None]:

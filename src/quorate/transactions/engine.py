@@ -15,12 +15,15 @@ from quorate.transactions.commit import Ended, Part, abort, apply, commit, commi
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, NotYetApplied, TransactionError
 from quorate.transactions.flow import Done, Flow, ask, side_by_side
+from quorate.transactions.kv import STORE, Kv
 from quorate.transactions.log import DecisionLog
+from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.metrics import Metrics
 from quorate.transactions.observing import Observer, observed
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision, Record
 from quorate.transactions.recovery import Report, sweep
+from quorate.transactions.riding import Rider, ZnodeRider
 from quorate.transactions.sql.session import Session
 from quorate.transactions.survey import why_foreign_name
 from quorate.transactions.tracing import trace_of
@@ -48,8 +51,10 @@ class Engine:
         acknowledge: str,
         sweep_every: float | None,
         keep: float,
+        asynchronous: bool = True,
     ) -> None:
         self.log = decisions
+        self.asynchronous = asynchronous
         self.space = gtids.check_space(space)
         self.timeout = timeout
         self.early = _early(acknowledge)
@@ -61,6 +66,11 @@ class Engine:
         self.metrics = Metrics()
         for participant in participants:
             self.register(participant)
+        self.store: Kv | None = None
+        """The store that the decisions lie in, for what is in other shards of it."""
+        if isinstance(decisions, KvLog):
+            self.store = Kv(STORE, decisions.client, decisions)
+            self.register(self.store)
 
     def register(self, participant: Any) -> None:
         lacking = [method for method in _METHODS if not callable(getattr(participant, method, None))]
@@ -69,6 +79,8 @@ class Engine:
         name = gtids.check_name(participant.name)
         if self.participants.get(name, participant) is not participant:
             raise UsageError(f"there are two participants named {name!r}")
+        if hasattr(participant, "attach"):
+            participant.attach(self.asynchronous)
         self.participants[name] = participant
 
     def new_gtid(self, timeout: float | None) -> gtids.Gtid:
@@ -178,7 +190,7 @@ class Engine:
 
 
 class Work:
-    """One transaction. ``riding``: called for what is written to the log's own store with the decision."""
+    """One transaction. ``rider``: what it has in the store that the decisions lie in."""
 
     def __init__(self, engine: Engine, gtid: gtids.Gtid, early: bool) -> None:
         self.engine = engine
@@ -195,7 +207,9 @@ class Work:
         """Sessions that were opened for this transaction."""
         self._lent: list[Part] = []
         """Those with connections of the caller's, which are his again when the commit returns."""
-        self.riding: Callable[[], Any] = lambda: None
+        self.rider: Rider | ZnodeRider | None = None
+        self._riding: Any = None
+        """What of it rides in the decision, once that is known."""
         self.cause: BaseException | None = None
         """What ended the program's block, if it is rolled back."""
         self._observer = Observer(engine.metrics, trace_of(gtid.text))
@@ -242,6 +256,7 @@ class Work:
                 self._lent.append(part)
         elif hasattr(participant, "begin"):
             given = yield from ask(f"{participant.name}: begin", participant, "begin", branch)
+        part.given = given
         self.parts.append(part)
         warnings: list[str] = getattr(participant, "warnings", [])
         while warnings:
@@ -264,8 +279,9 @@ class Work:
             self.state = COMMITTING
             self.busy = True
         started = time.perf_counter()
-        flow = prepare(self.gtid, self.parts, self.engine.log, self.engine.by)
         try:
+            yield from self._share()
+            flow = prepare(self.gtid, self.parts, self.engine.log, self.engine.by)
             self.voted_yes = yield from observed(flow, self._observer)
         except BaseException as error:
             # only a decision could commit it, and nobody but us would write that
@@ -298,7 +314,9 @@ class Work:
         started = time.perf_counter()
         applying_later = False
         try:
-            riding = self.riding()
+            if not was_prepared:
+                yield from self._share()
+            riding = self._riding
             if was_prepared:
                 flow = commit_prepared(self.gtid, self.voted_yes, decisions, by, riding, early)
             else:
@@ -323,6 +341,21 @@ class Work:
         finally:
             if not applying_later:
                 self.let_go()
+
+    def _share(self) -> Flow[None]:
+        """What of the log's own store rides in the decision, and what is in other shards of it and becomes a branch. Raises Aborted."""
+        store = self.engine.store
+        if isinstance(self.rider, ZnodeRider):
+            self._riding = self.rider.riding()
+        elif self.rider is not None and store is not None:
+            branch = Branch(self.gtid, store.name)
+            try:
+                self._riding, more = yield from ask(f"{store.name}: shards", store, "ride", branch, self.rider)
+            except QuorateError as error:
+                yield from abort(self.parts)
+                raise Aborted(self.gtid.text, f"{store.name}: {error}") from error
+            if more:
+                self.parts.append(Part(branch, store))
 
     def _ended(self, state: str, outcome: str, started: float | None, error: BaseException | None, level: int) -> None:
         """What the program is told, counted, logged and traced."""

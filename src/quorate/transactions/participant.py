@@ -129,7 +129,8 @@ class Begins(Protocol):
 
 
 class OnePhase(Protocol):
-    """A participant that can do without ``prepare`` where it is the only one."""
+    """A participant that can do without ``prepare`` where it is the only one. One that cannot always do so says it for each branch:
+    ``can_decide(branch) -> bool``."""
 
     def commit_one_phase(self, branch: Branch) -> Any:
         """Commit a branch that was not prepared. Every exception says that it is rolled back, but for ConnectionBroken: then ``outcome`` has to tell."""

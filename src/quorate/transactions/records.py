@@ -9,10 +9,11 @@ from enum import Enum
 from typing import Any
 
 from quorate.errors import RemoteProtocolError
+from quorate.kv.decisions import RECORD_VERSION
 from quorate.transactions.gtid import Gtid, parse
 from quorate.transactions.participant import Branch
 
-VERSION = 1
+VERSION = RECORD_VERSION
 
 
 class Decision(Enum):
@@ -94,15 +95,35 @@ class Record:
 
 
 def amended(
-    record: Record, *, done: bool = False, heuristic: Mapping[str, str] | None = None, branches: Sequence[Branch] = ()
+    record: Record,
+    *,
+    done: bool = False,
+    heuristic: Mapping[str, str] | None = None,
+    branches: Sequence[Branch] = (),
+    resolved: Resolution | None = None,
 ) -> Record:
     """With what was found out since, besides what it says already. (A decision is never changed.)"""
     found = unpack(record.pack())
     found.at = record.at
     found.done = record.done or done
-    found.heuristic.update(heuristic or {})
+    more = {name: what for name, what in (heuristic or {}).items() if record.heuristic.get(name) != what}
+    found.heuristic.update(more)
+    # an operator has seen to what he knew of
+    found.resolved = resolved if resolved is not None or more else record.resolved
     found.branches += [branch for branch in branches if record.branch(branch.participant) is None]
     return found
+
+
+def merged(stands: Record, change: Record) -> Record:
+    """What stands, with what ``change`` knows besides: neither loses what the other one found out."""
+    seen = stands.heuristic.items() <= change.heuristic.items()
+    return amended(
+        stands,
+        done=change.done,
+        heuristic=change.heuristic,
+        branches=change.branches,
+        resolved=change.resolved if seen else None,
+    )
 
 
 def unpack(data: bytes) -> Record:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quorate.errors import RemoteProtocolError
+from quorate.kv.decisions import GRACE_SECONDS
 from quorate.transactions.commit import Part, against, decide, finish_once
 from quorate.transactions.flow import Done, Failed, Flow, ask, now, side_by_side
 from quorate.transactions.gtid import Gtid
@@ -22,8 +23,6 @@ from quorate.transactions.log import TOO_LATE, DecisionLog
 from quorate.transactions.participant import Branch, Outcome, Prepared
 from quorate.transactions.records import Decision, Record, amended
 
-GRACE_SECONDS = 2.0
-"""How long after its deadline an undecided transaction is left alone, for clocks differ."""
 KEEP_SECONDS = 60.0
 """How long after its deadline a finished decision is kept."""
 RESOLVED_KEEP_SECONDS = 7 * 86400.0

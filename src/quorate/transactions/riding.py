@@ -1,19 +1,22 @@
-"""What a transaction reads and writes in the store where the decisions lie: it rides in the decision itself, so that the store needs no prepare.
+"""What a transaction reads and writes in a store: what was read has to hold when it commits, and what is written waits until then.
 
-That what was read still holds is a condition of the decision, and so is what the transaction asks for of what it writes.
+In the shard, or the ensemble, where the decision lies it rides in the decision itself, so that the store needs no prepare (``logs``); elsewhere in our store it
+becomes a branch (``kv``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from quorate.errors import UsageError
+from quorate.kv.client.aio import Client as AsyncClient
 from quorate.kv.client.records import Item, delete, key_bytes, modified_at, put, version_is
+from quorate.kv.client.sync import Client
 from quorate.kv.commands import Condition, Write
 from quorate.transactions.drivers import kazoo as znodes
 from quorate.transactions.drivers.kazoo import Operation, check_path
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.logs import zookeeper
-from quorate.transactions.logs.kv import KvLog, Riding
+from quorate.transactions.logs.kv import KvLog
 from quorate.transactions.logs.zookeeper import ZooKeeperLog
 
 Log = TypeVar("Log", KvLog, ZooKeeperLog)
@@ -65,11 +68,51 @@ class Rider:
 
         return undo
 
-    def riding(self) -> Any:
-        """None if nothing was read or written."""
-        if not self._writes and not self._conditions:
-            return None
-        return Riding(list(self._conditions.values()), list(self._writes.values()))
+    def conditions(self) -> Sequence[Condition]:
+        return list(self._conditions.values())
+
+    def writes(self) -> Sequence[Write]:
+        return list(self._writes.values())
+
+
+class AsyncKv:
+    """Reads are linearizable, and hold until the commit: if a key that was read has changed by then, the transaction is aborted. Writes are done
+    with the commit."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.rider = Rider()
+        self._client = client
+
+    async def get(self, key: str | bytes) -> bytes | None:
+        item = await self._client.get(key)
+        self.rider.saw(key, item)
+        return None if item is None else item.value
+
+    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
+        """``version``: only if it has that one; 0: only if it does not exist."""
+        self.rider.put(key, value, version)
+
+    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
+        self.rider.delete(key, version)
+
+
+class SyncKv:
+    """The same for programs that block."""
+
+    def __init__(self, client: Client) -> None:
+        self.rider = Rider()
+        self._client = client
+
+    def get(self, key: str | bytes) -> bytes | None:
+        item = self._client.get(key)
+        self.rider.saw(key, item)
+        return None if item is None else item.value
+
+    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
+        self.rider.put(key, value, version)
+
+    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
+        self.rider.delete(key, version)
 
 
 class ZnodeRider:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from quorate.errors import QuorateError
+from quorate.kv.decisions import GRACE_SECONDS
 from quorate.transactions.flow import Failed, Flow, ask, now, side_by_side
 from quorate.transactions.gtid import Gtid, parse
 from quorate.transactions.log import DecisionLog
 from quorate.transactions.participant import Listed, Prepared
 from quorate.transactions.records import Decision, Record
-from quorate.transactions.recovery import GRACE_SECONDS
 
 ASK_SECONDS = 15.0
 """For one participant's list."""

@@ -35,7 +35,7 @@ from quorate.transactions.logs.local import LocalLog
 from quorate.transactions.logs.zookeeper import ZooKeeperLog
 from quorate.transactions.records import Record
 from quorate.transactions.recovery import KEEP_SECONDS, Report
-from quorate.transactions.riding import Rider, log_for
+from quorate.transactions.riding import SyncKv, log_for
 from quorate.transactions.shells.aio import Watch, _nobody
 from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sql.session import Session
@@ -76,7 +76,7 @@ class Coordinator:
             chosen = KvLog(self._client, space)
         else:
             chosen = decisions
-        self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep)
+        self.engine = Engine(chosen, participants, space, timeout, acknowledge, sweep_every, keep, False)
         self._owns_log = chosen is not decisions
         self.threads = ThreadPoolExecutor(_THREADS, "quorate-transactions")
         self._appliers = ThreadPoolExecutor(_THREADS, "quorate-transactions-later")
@@ -130,6 +130,8 @@ class Coordinator:
         for participant in self.engine.participants.values():
             if hasattr(participant, "pool"):
                 participant.pool.close()
+            if hasattr(participant, "detach"):
+                participant.detach()
         if self._owns_log:
             self.engine.log.close()
         if self._client is not None:
@@ -241,7 +243,7 @@ class Transaction:
     def __init__(self, coordinator: Coordinator, gtid: Gtid, early: bool) -> None:
         self._coordinator = coordinator
         self._work = Work(coordinator.engine, gtid, early)
-        self._kv: Kv | None = None
+        self._kv: SyncKv | None = None
         self._enlisted: Enlisted | None = None
         self._znodes: Znodes | None = None
 
@@ -283,7 +285,7 @@ class Transaction:
         work = self._work
         participant, session, part = work.find(what, resource)
         if part is not None:
-            return None if session is None else session.connection
+            return part.given
         if session is None:
             session = self._coordinator.session(participant)
             if session is not None:
@@ -291,15 +293,15 @@ class Transaction:
         return self._coordinator.shell.run(work.begin(participant, session))
 
     @property
-    def kv(self) -> "Kv":
-        """Keys of the store that the decisions lie in."""
+    def kv(self) -> "SyncKv":
+        """Keys of the store that the decisions lie in, of whatever shards."""
         if self._kv is None:
             self._work.check_active()
             decisions = log_for("kv", KvLog, self._coordinator.engine.log)
             if not isinstance(decisions.client, Client):
                 raise UsageError("the decision log's client is of the other kind than the coordinator")
-            self._kv = Kv(decisions.client)
-            self._work.riding = self._kv.rider.riding
+            self._kv = SyncKv(decisions.client)
+            self._work.rider = self._kv.rider
         return self._kv
 
     @property
@@ -309,7 +311,7 @@ class Transaction:
         if self._znodes is None:
             decisions = log_for("znodes", ZooKeeperLog, self._coordinator.engine.log)
             self._znodes = Znodes(decisions.ensemble, self._coordinator.shell)
-            self._work.riding = self._znodes.rider.riding
+            self._work.rider = self._znodes.rider
         return self._znodes
 
     def commit(self) -> None:
@@ -381,22 +383,3 @@ class Transaction:
         """Unless somebody else is ending the transaction with them."""
         while self._work.borrowed and not self._work.busy:
             self._coordinator.give_back(*self._work.borrowed.pop())
-
-
-class Kv:
-    """See ``aio.AsyncKv``."""
-
-    def __init__(self, client: Client) -> None:
-        self.rider = Rider()
-        self._client = client
-
-    def get(self, key: str | bytes) -> bytes | None:
-        item = self._client.get(key)
-        self.rider.saw(key, item)
-        return None if item is None else item.value
-
-    def put(self, key: str | bytes, value: bytes, *, version: int | None = None) -> None:
-        self.rider.put(key, value, version)
-
-    def delete(self, key: str | bytes, *, version: int | None = None) -> None:
-        self.rider.delete(key, version)

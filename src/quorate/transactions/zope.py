@@ -37,7 +37,8 @@ from quorate.transactions.commit import Ended, Part
 from quorate.transactions.engine import ACTIVE, COMMITTED, IN_DOUBT, PREPARED
 from quorate.transactions.errors import InDoubt
 from quorate.transactions.flow import Flow, call
-from quorate.transactions.sync import Coordinator, Kv, Transaction
+from quorate.transactions.riding import SyncKv
+from quorate.transactions.sync import Coordinator, Transaction
 
 log = logging.getLogger("quorate.transactions")
 
@@ -116,7 +117,7 @@ class DataManager:
         return given
 
     @property
-    def kv(self) -> Kv:
+    def kv(self) -> SyncKv:
         """See ``sync.Transaction.kv``."""
         if self._tx._kv is None:
             undo = self._tx.kv.rider.mark()

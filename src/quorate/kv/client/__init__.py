@@ -6,6 +6,7 @@ from quorate.kv.client.errors import (
     DeadlineExceeded,
     KvError,
     LeaseExpired,
+    Locked,
     OutcomeUnknown,
     Refused,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Item",
     "KvError",
     "LeaseExpired",
+    "Locked",
     "OutcomeUnknown",
     "Refused",
     "absent",

@@ -7,6 +7,9 @@
 
 A write has one effect, though its answer may be lost and it is sent again (a session names it). A read is linearizable unless it is asked to be
 less with ``staleness``. Every call has a time limit: ``timeout`` seconds, the client's if not given.
+
+Keys may be in a transaction over shards (``quorate.transactions``) that is not finished. What is decided is in force for every reader at once; a
+write waits until it is decided, and raises Locked if that takes too long.
 """
 
 import asyncio
@@ -22,12 +25,24 @@ from typing import Any, TypeVar
 from quorate.errors import UsageError
 from quorate.kv import commands, wire
 from quorate.kv.client.connection import LOST, Channel, ConnectionLost
-from quorate.kv.client.errors import Compacted, Conflict, DeadlineExceeded, KvError, Refused
-from quorate.kv.client.records import Committed, Event, Item, Key, Page, expected, key_bytes, prefix_end, value_bytes
+from quorate.kv.client.errors import Compacted, Conflict, DeadlineExceeded, KvError, Locked, Refused
+from quorate.kv.client.records import (
+    Committed,
+    Event,
+    Held,
+    Item,
+    Key,
+    Page,
+    expected,
+    key_bytes,
+    prefix_end,
+    value_bytes,
+)
 from quorate.kv.client.routing import Router, parse_addresses
 from quorate.kv.client.sessions import TTL_MS, KeepAlive, Session
+from quorate.kv.client.settling import Reading, Settler
 from quorate.kv.client.transaction import Transaction
-from quorate.kv.commands import Condition, Entry, Write, commit_body
+from quorate.kv.commands import Condition, Result, Write, commit_body
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -83,6 +98,7 @@ class Client:
         self._sessions: dict[int, Session] = {}
         self._leases: dict[tuple[int, int], Lease] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._settler = Settler(self)
 
     async def __aenter__(self) -> "Client":
         return self
@@ -134,11 +150,11 @@ class Client:
             if channel is not None:
                 try:
                     status, answer = await channel.request(wire.GET, _NOW + data, deadline)
-                    if status == wire.DONE:
-                        return Item(commands.unpack_entry(answer, 9)[0]) if answer[8] else None
+                    if status == wire.DONE and not answer[8] & wire.CONCERNED:
+                        return Item(commands.unpack_entry(answer, 9)[0]) if answer[8] & wire.FOUND else None
                 except (ConnectionLost, TimeoutError):
                     """Asked again below."""
-        _, entry = await self.read(data, revision, deadline, seconds, staleness)
+        entry = (await self.read(data, revision, deadline, seconds, staleness)).entry
         return None if entry is None else Item(entry)
 
     async def read(
@@ -149,14 +165,33 @@ class Client:
         seconds: float,
         staleness: float = 0.0,
         leader: bool = False,
-    ) -> tuple[int, Entry | None]:
-        """The store's revision, and the key's entry. ``leader``: ask the leader even if any member would do."""
+    ) -> Reading:
+        """The key, after what was decided about it. ``leader``: ask the leader even if any member would do."""
         group = await self.group_of(key, deadline)
+        while True:
+            found = await self.read_once("get", group, key, revision, deadline, seconds, staleness, leader)
+            if not found.lockers or not await self._settler.settle("get", group, found.lockers, deadline, seconds):
+                return found
+            # a member that lags behind may not know yet
+            staleness = 0.0
+
+    async def read_once(
+        self,
+        what: str,
+        group: int,
+        key: bytes,
+        revision: int,
+        deadline: float,
+        seconds: float,
+        staleness: float = 0.0,
+        leader: bool = False,
+    ) -> Reading:
+        """What there is, whatever may have been decided about it."""
         # what was at a revision that somebody has seen stays so: there is nobody to ask
         stale = _STALE if revision else int(staleness * 1e9)
         body = wire.GET_HEAD.pack(stale, revision) + key
         _, answer = await self._router.call(
-            "get",
+            what,
             group,
             wire.GET,
             body,
@@ -165,8 +200,7 @@ class Client:
             write=False,
             leader=leader or not staleness or revision != 0,
         )
-        (now,) = wire.U64.unpack_from(answer)
-        return now, commands.unpack_entry(answer, 9)[0] if answer[8] else None
+        return Reading(answer)
 
     async def page(
         self,
@@ -180,19 +214,28 @@ class Client:
         keys_only: bool = False,
         leader: bool = False,
     ) -> Page:
-        """Up to ``limit`` keys from ``start`` on (0: as many as the store likes)."""
+        """Up to ``limit`` keys from ``start`` on (0: as many as the store likes), after what was decided about any of the range within the shard."""
         group = await self.group_of(start, deadline)
-        stale = _STALE if revision else int(staleness * 1e9)
-        body = wire.LIST_HEAD.pack(stale, revision, limit, wire.KEYS_ONLY if keys_only else 0) + wire.pack_range(
-            start, end
-        )
-        _, answer = await self._router.call(
-            "list", group, wire.LIST, body, deadline, seconds, write=False, leader=leader or not staleness
-        )
-        (now,) = wire.U64.unpack_from(answer)
-        (count,) = wire.U32.unpack_from(answer, 8)
-        entries, at = wire.unpack_entries(answer, 12, count)
-        return Page([Item(entry) for entry in entries], answer[at + 2 :], now)
+        while True:
+            stale = _STALE if revision else int(staleness * 1e9)
+            body = wire.LIST_HEAD.pack(stale, revision, limit, wire.KEYS_ONLY if keys_only else 0) + wire.pack_range(
+                start, end
+            )
+            _, answer = await self._router.call(
+                "list", group, wire.LIST, body, deadline, seconds, write=False, leader=leader or not staleness
+            )
+            (now,) = wire.U64.unpack_from(answer)
+            (marks,) = wire.U32.unpack_from(answer, 8)
+            count = marks & (wire.LIST_PREPARING - 1)
+            entries, at = wire.unpack_entries(answer, 12, count)
+            following, at = wire.unpack_key(answer, at, 0)
+            if marks & wire.LIST_CONCERNED:
+                (count,) = wire.U32.unpack_from(answer, at)
+                lockers, _ = commands.unpack_lockers(answer, at + 4, count)
+                if await self._settler.settle("list", group, lockers, deadline, seconds):
+                    staleness = 0.0
+                    continue
+            return Page([Item(entry) for entry in entries], following, now, bool(marks & wire.LIST_PREPARING))
 
     async def list(
         self,
@@ -239,7 +282,7 @@ class Client:
     ) -> int:
         """Set the key; its new version. With ``version`` (0: it must not exist) or ``revision`` (of its last change) only if it has that.
 
-        Raises Conflict, DeadlineExceeded, OutcomeUnknown, LeaseExpired, Refused, UsageError.
+        Raises Conflict, Locked, DeadlineExceeded, OutcomeUnknown, LeaseExpired, Refused, UsageError.
         """
         data = key_bytes(key)
         id_ = lease.id if isinstance(lease, Lease) else lease
@@ -256,9 +299,7 @@ class Client:
         if done is not None:
             return done[1]
         result = session.result("put", answer)
-        if result.status == commands.CONFLICT:
-            raise Conflict(result.conflicts)
-        return result.numbers[0]
+        return (await self._done("put", group, commands.COMMIT, body, result, deadline, seconds)).numbers[0]
 
     async def delete(
         self, key: Key, *, version: int | None = None, revision: int | None = None, timeout: float | None = None
@@ -271,23 +312,35 @@ class Client:
         )
 
     async def commit(
-        self, conditions: Sequence[Condition], writes: Sequence[Write], *, timeout: float | None = None
+        self,
+        conditions: Sequence[Condition],
+        writes: Sequence[Write],
+        *,
+        timeout: float | None = None,
+        transaction: str = "",
     ) -> Committed:
-        """Do all writes if all conditions hold, else none and raise Conflict. All keys are of one shard.
+        """Do all writes if all conditions hold, else none and raise Conflict. All keys are of one shard. ``transaction``: the one that this decides about:
+        it does not wait long for older ones that are not decided.
 
         Raises as ``put`` does.
         """
         if not conditions and not writes:
             raise Refused("a commit without conditions and writes")
         key = conditions[0].key if conditions else writes[0].key
-        return await self._commit("commit", key, conditions, writes, timeout)
+        return await self._commit("commit", key, conditions, writes, timeout, transaction.encode())
 
     async def _commit(
-        self, what: str, key: bytes, conditions: Iterable[Condition], writes: Sequence[Write], timeout: float | None
+        self,
+        what: str,
+        key: bytes,
+        conditions: Iterable[Condition],
+        writes: Sequence[Write],
+        timeout: float | None,
+        mine: bytes = b"",
     ) -> Committed:
         deadline, seconds = self._deadline(timeout)
         group = await self.group_of(key, deadline)
-        return await self._commit_in(what, group, tuple(conditions), writes, deadline, seconds, 0)
+        return await self._commit_in(what, group, tuple(conditions), writes, deadline, seconds, 0, mine)
 
     async def _commit_in(
         self,
@@ -298,16 +351,42 @@ class Client:
         deadline: float,
         seconds: float,
         turn: int,
+        mine: bytes = b"",
     ) -> Committed:
         if len(self._router.shards) > 1:
             for key in [*[condition.key for condition in conditions], *[write.key for write in writes]]:
                 if self._router.shard_of(key).group != group:
-                    raise Refused(f"{what}: the keys are in several shards: that needs two-phase commit")
+                    raise Refused(
+                        f"{what}: the keys are in several shards: that takes a transaction (quorate.transactions)"
+                    )
         body = commit_body(conditions, writes)
         result = await self._session(group).write(what, commands.COMMIT, body, deadline, seconds, turn)
+        result = await self._done(what, group, commands.COMMIT, body, result, deadline, seconds, mine)
+        return Committed(result.revision, result.numbers)
+
+    async def _done(
+        self,
+        what: str,
+        group: int,
+        kind: int,
+        body: bytes,
+        result: Result,
+        deadline: float,
+        seconds: float,
+        mine: bytes = b"",
+    ) -> Result:
+        """The command's result once nothing is in its way any more; ``result``: of the first time. Raises Conflict, Locked."""
+        if result.status == commands.LOCKED:
+            result = await self._settler.carry_out(what, group, kind, body, deadline, seconds, mine=mine, first=result)
+        if result.status == commands.LOCKED:
+            raise Locked(what, seconds, result.lockers)
         if result.status == commands.CONFLICT:
             raise Conflict(result.conflicts)
-        return Committed(result.revision, result.numbers)
+        return result
+
+    async def submit(self, what: str, group: int, kind: int, body: bytes, deadline: float, seconds: float) -> Result:
+        """A command's result: OK, CONFLICT or LOCKED. Raises DeadlineExceeded, OutcomeUnknown, LeaseExpired, Refused."""
+        return await self._session(group).write(what, kind, body, deadline, seconds)
 
     def _session(self, group: int) -> Session:
         session = self._sessions.get(group)
@@ -327,6 +406,75 @@ class Client:
         group = await self.group_of(key_bytes(key), deadline)
         body = commands.numbers_body([revision])
         return (await self._session(group).write("compact", commands.COMPACT, body, deadline, seconds)).numbers[0]
+
+    # ---- transactions over shards, for quorate.transactions
+
+    async def groups(self, keys: Sequence[Key] = (), *, timeout: float | None = None) -> Sequence[int]:
+        """The shard of each of the keys; without keys all shards."""
+        deadline, _ = self._deadline(timeout)
+        await self._router.ready(deadline)
+        if not keys:
+            return [shard.group for shard in self._router.shards]
+        return [self._router.shard_of(key_bytes(key)).group for key in keys]
+
+    async def prepare(
+        self,
+        group: int,
+        id_: str,
+        decision: str,
+        until: float,
+        conditions: Sequence[Condition],
+        writes: Sequence[Write],
+        *,
+        at_once: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[int, int]:
+        """Keep a commit in this shard for ``finish``, if its conditions hold; ``at_once``: commit it, and remember that. What became of it
+        (``commands.PREPARED`` or COMMITTED), and the revision. ``decision``: the key of the decision, "" if that lies elsewhere; ``until``: its deadline
+        in seconds since 1970. Raises Conflict, Locked, and as ``put`` does; Refused also if it was aborted before.
+        """
+        deadline, seconds = self._deadline(timeout)
+        name = id_.encode()
+        commit = commit_body(conditions, writes)
+        body = commands.prepare_body(name, decision.encode(), int(until * 1000), commit, at_once)
+        result = await self.submit("prepare", group, commands.PREPARE, body, deadline, seconds)
+        result = await self._done("prepare", group, commands.PREPARE, body, result, deadline, seconds, name)
+        return result.numbers[0], result.numbers[1]
+
+    async def finish(
+        self, group: int, id_: str, commit: bool, until: float, *, timeout: float | None = None
+    ) -> tuple[int, int]:
+        """What became of it: ``commands.COMMITTED`` and the revision, ABORTED, or UNDECIDED if nothing is known of it. An abort of what is not prepared yet
+        keeps it from being prepared."""
+        deadline, seconds = self._deadline(timeout)
+        body = commands.finish_body(id_.encode(), commit, int(until * 1000))
+        result = await self.submit("finish", group, commands.FINISH, body, deadline, seconds)
+        return result.numbers[0], result.numbers[1]
+
+    async def held(self, group: int, *, timeout: float | None = None) -> Sequence[Held]:
+        """All that is prepared in this shard."""
+        deadline, seconds = self._deadline(timeout)
+        await self._router.ready(deadline)
+        body = wire.U32.pack(group)
+        _, answer = await self._router.call("intents", group, wire.INTENTS, body, deadline, seconds, write=False)
+        (count,) = wire.U32.unpack_from(answer)
+        lockers, _ = commands.unpack_lockers(answer, 4, count)
+        return [Held(group, locker) for locker in lockers]
+
+    async def outcome(self, group: int, id_: str, *, timeout: float | None = None) -> tuple[int, int]:
+        """As ``finish``, or ``commands.PREPARED``."""
+        deadline, seconds = self._deadline(timeout)
+        await self._router.ready(deadline)
+        body = wire.U32.pack(group) + id_.encode()
+        _, answer = await self._router.call("outcome", group, wire.OUTCOME, body, deadline, seconds, write=False)
+        kind, revision = wire.OUTCOME_ANSWER.unpack(answer)
+        return kind, revision
+
+    async def tidy(self, group: int, prefix: str, before: float, *, timeout: float | None = None) -> int:
+        """Forget outcomes of ids with this prefix whose deadline was before then; how many."""
+        deadline, seconds = self._deadline(timeout)
+        body = commands.tidy_body(prefix.encode(), int(before * 1000))
+        return (await self.submit("tidy", group, commands.TIDY, body, deadline, seconds)).numbers[0]
 
     # ---- transactions
 
@@ -348,7 +496,8 @@ class Client:
             transaction = Transaction(self, deadline, seconds, local=losses > 0)
             try:
                 value = await function(transaction)
-                if transaction.writes or (transaction.local and transaction.revision):
+                # what is prepared in the shard may be decided, and may be finished between two reads: then they are checked as well
+                if transaction.writes or (transaction.revision and (transaction.local or transaction.preparing)):
                     await self._commit_in(
                         "transaction",
                         transaction.group,

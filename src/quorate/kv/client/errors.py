@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from quorate.errors import QuorateError
-from quorate.kv.commands import Conflicting
+from quorate.kv.commands import Conflicting, Locker
 
 
 class KvError(QuorateError):
@@ -36,6 +36,16 @@ class DeadlineExceeded(KvError):
         outcome = "; it may be done or not" if maybe_done else ""
         why = f" ({reason})" if reason else ""
         super().__init__(f"{what}: not answered within {seconds:g} s{why}{outcome}")
+
+
+class Locked(DeadlineExceeded):
+    """The time was up, and keys were still locked by transactions that are not decided, or of which that could not be learned; nothing was done."""
+
+    def __init__(self, what: str, seconds: float, lockers: Sequence[Locker]) -> None:
+        self.transactions = list(dict.fromkeys(locker.transaction for locker in lockers))
+        shown = ", ".join(self.transactions[:3]) + (", …" if len(self.transactions) > 3 else "")
+        elsewhere = "" if all(locker.decision for locker in lockers) else ", whose decision lies elsewhere"
+        super().__init__(what, seconds, False, f"keys are locked by transaction {shown}{elsewhere}")
 
 
 class OutcomeUnknown(KvError):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from quorate.errors import UsageError
 from quorate.kv import commands
-from quorate.kv.commands import Condition, Entry, Write
+from quorate.kv.commands import Condition, Entry, Locker, Write
 
 Key = str | bytes
 
@@ -64,11 +64,13 @@ class Event:
 
 
 class Page:
-    """Some of a list. ``next``: the key to go on with, b"" if that was all; ``revision``: of the store when it was read."""
+    """Some of a list. ``next``: the key to go on with, b"" if that was all; ``revision``: of the store when it was read; ``preparing``: something is
+    prepared in the shard."""
 
-    __slots__ = ("items", "next", "revision")
+    __slots__ = ("items", "next", "preparing", "revision")
 
-    def __init__(self, items: list[Item], following: bytes, revision: int) -> None:
+    def __init__(self, items: list[Item], following: bytes, revision: int, preparing: bool = False) -> None:
+        self.preparing = preparing
         self.items = items
         self.next = following
         self.revision = revision
@@ -85,6 +87,22 @@ class Committed:
 
     def __repr__(self) -> str:
         return f"Committed(revision={self.revision}, versions={self.versions})"
+
+
+class Held:
+    """An intent: what a transaction over shards has prepared. ``id``: ``<transaction>/<participant>``; ``decision``: the key of its decision, "" if that lies
+    in no store of ours; ``deadline``: seconds since 1970; ``group``: the shard's."""
+
+    __slots__ = ("deadline", "decision", "group", "id")
+
+    def __init__(self, group: int, locker: Locker) -> None:
+        self.group = group
+        self.id = locker.id.decode("utf-8", "surrogateescape")
+        self.decision = locker.decision.decode("utf-8", "surrogateescape")
+        self.deadline = locker.deadline_ms / 1000
+
+    def __repr__(self) -> str:
+        return f"Held({self.id!r}, group={self.group}, deadline={self.deadline})"
 
 
 # ---- conditions and writes, by name

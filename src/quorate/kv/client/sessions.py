@@ -78,9 +78,9 @@ class Session:
             del under_way[seq]
 
     def result(self, what: str, answer: bytes) -> Result:
-        """Raises OutcomeUnknown, LeaseExpired, Refused."""
+        """OK, CONFLICT or LOCKED. Raises OutcomeUnknown, LeaseExpired, Refused."""
         result = unpack_result(answer)
-        if result.status in (commands.OK, commands.CONFLICT):
+        if result.status in (commands.OK, commands.CONFLICT, commands.LOCKED):
             return result
         if result.status in (commands.NO_SESSION, commands.ANSWERED):
             self.lost()

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from quorate.kv.client import aio
-from quorate.kv.client.records import Committed, Event, Item, Key
+from quorate.kv.client.records import Committed, Event, Held, Item, Key
 from quorate.kv.client.transaction import Transaction as AsyncTransaction
 from quorate.kv.commands import Condition, Write
 
@@ -123,9 +123,47 @@ class Client:
         return self.run(self._inner.delete(key, version=version, revision=revision, timeout=timeout))
 
     def commit(
-        self, conditions: Sequence[Condition], writes: Sequence[Write], *, timeout: float | None = None
+        self,
+        conditions: Sequence[Condition],
+        writes: Sequence[Write],
+        *,
+        timeout: float | None = None,
+        transaction: str = "",
     ) -> Committed:
-        return self.run(self._inner.commit(conditions, writes, timeout=timeout))
+        return self.run(self._inner.commit(conditions, writes, timeout=timeout, transaction=transaction))
+
+    def groups(self, keys: Sequence[Key] = (), *, timeout: float | None = None) -> Sequence[int]:
+        return self.run(self._inner.groups(keys, timeout=timeout))
+
+    def prepare(
+        self,
+        group: int,
+        id_: str,
+        decision: str,
+        until: float,
+        conditions: Sequence[Condition],
+        writes: Sequence[Write],
+        *,
+        at_once: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[int, int]:
+        return self.run(
+            self._inner.prepare(group, id_, decision, until, conditions, writes, at_once=at_once, timeout=timeout)
+        )
+
+    def finish(
+        self, group: int, id_: str, commit: bool, until: float, *, timeout: float | None = None
+    ) -> tuple[int, int]:
+        return self.run(self._inner.finish(group, id_, commit, until, timeout=timeout))
+
+    def held(self, group: int, *, timeout: float | None = None) -> Sequence[Held]:
+        return self.run(self._inner.held(group, timeout=timeout))
+
+    def outcome(self, group: int, id_: str, *, timeout: float | None = None) -> tuple[int, int]:
+        return self.run(self._inner.outcome(group, id_, timeout=timeout))
+
+    def tidy(self, group: int, prefix: str, before: float, *, timeout: float | None = None) -> int:
+        return self.run(self._inner.tidy(group, prefix, before, timeout=timeout))
 
     def compact(self, revision: int, *, key: Key = b"\0", timeout: float | None = None) -> int:
         return self.run(self._inner.compact(revision, key=key, timeout=timeout))

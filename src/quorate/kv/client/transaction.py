@@ -30,6 +30,8 @@ class Transaction:
         self.group = 0
         """The shard that it is in; 0 before the first key."""
         self.local = local
+        self.preparing = False
+        """Something was prepared in the shard while it read: what was decided before it began may be missing from its state."""
         self._client = client
         self._deadline = deadline
         self._seconds = seconds
@@ -41,7 +43,7 @@ class Transaction:
         group = await self._client.group_of(key, self._deadline)
         if self.group not in (0, group):
             raise UsageError(
-                f"the key {key!r} is in another shard than the keys before it: a transaction over shards needs two-phase commit"
+                f"the key {key!r} is in another shard than the keys before it: a transaction over shards takes quorate.transactions"
             )
         self.group = group
 
@@ -53,10 +55,10 @@ class Transaction:
             raise UsageError(f"the key {key!r} was written by this transaction: it has no version before the commit")
         await self._enter(data)
         staleness = UNBOUNDED if self.local else 0.0
-        revision, entry = await self._client.read(
-            data, self.revision, self._deadline, self._seconds, staleness, leader=True
-        )
-        self.revision = self.revision or revision
+        found = await self._client.read(data, self.revision, self._deadline, self._seconds, staleness, leader=True)
+        entry = found.entry
+        self.revision = self.revision or found.revision
+        self.preparing = self.preparing or found.preparing
         self._reads[data] = 0 if entry is None else entry.modified
         return None if entry is None else Item(entry)
 
@@ -73,6 +75,7 @@ class Transaction:
                 at, end, 0, self.revision, self._deadline, self._seconds, staleness, leader=True
             )
             self.revision = self.revision or page.revision
+            self.preparing = self.preparing or page.preparing
             found += page.items
             if not page.next:
                 break

@@ -128,7 +128,7 @@ class SessionFamily:
         if action in ("info", "node") and not rest:
             raise Refusal(400, "Missing session" if action == "info" else "Missing node name")
         # changes of leases are no changes of keys: who waits for them waits for its time
-        return self._backend.read(request, service, b"", b"", look)
+        return self._backend.read(request, service, b"", b"", look, keys=False)
 
 
 def _wanted(body: bytes) -> dict[str, Any]:

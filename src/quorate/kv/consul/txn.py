@@ -83,7 +83,7 @@ class TxnFamily:
             raise Refusal(400, str(error)) from None
         service = self._backend.front.shards.of_keys(keys, ranges)
         if service is None:
-            raise Refusal(400, "the keys are in several shards: a transaction over shards needs two-phase commit")
+            raise Refusal(400, "the keys are in several shards, and a transaction of this interface is of one")
         machine = service.machine
         pending = Pending()
 

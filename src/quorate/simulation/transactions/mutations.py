@@ -51,8 +51,8 @@ def _kv_decide_without_waiting(self: KvLog, record: Record, riding: Riding | Non
     """The write is on its way, and its answer is not waited for."""
     from quorate.kv.client.records import put, version_is
 
-    conditions = [version_is(self._key(record.gtid), 0)]
-    writes = [put(self._key(record.gtid), record.pack())]
+    conditions = [version_is(self.key(record.gtid), 0)]
+    writes = [put(self.key(record.gtid), record.pack())]
     if riding is not None:
         conditions += riding.conditions
         writes += riding.writes
@@ -115,7 +115,7 @@ def _committed_if_not_listed(self: MariaDBParticipant, branch: Branch) -> Flow[O
 def _forget_without_horizon(self: KvLog, gtids: Sequence[Gtid], horizon: float) -> Flow[None]:
     from quorate.kv.client.records import delete
 
-    yield from self._call("forget", self.client.commit, [], [delete(self._key(gtid)) for gtid in gtids])
+    yield from self._call("forget", self.client.commit, [], [delete(self.key(gtid)) for gtid in gtids])
 
 
 def _all_followed(

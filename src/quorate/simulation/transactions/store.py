@@ -32,7 +32,9 @@ class SimStore:
         start = key_bytes(prefix)
         return self._request(lambda: [Item(self.entries[key]) for key in sorted(self.entries) if key.startswith(start)])
 
-    def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> Waiting:
+    def commit(
+        self, conditions: Sequence[Condition], writes: Sequence[Write], *, timeout: float = 0.0, transaction: str = ""
+    ) -> Waiting:
         return self._request(lambda: self._commit(conditions, writes), write=True)
 
     # ---- what becomes of it

@@ -1,30 +1,29 @@
-"""The decision log in our own store, replicated by Multi-Paxos: a key for each decision.
-
-    quorate/txn/<space>/d/<gtid>    the record
-    quorate/txn/<space>/horizon     before which nothing is decided any more
-    quorate/txn/<space>/sweep       who swept last, and when
+"""The decision log in our own store, replicated by Multi-Paxos: a key for each decision. How they lie there is told in ``kv.decisions``.
 
 A decision is one commit under conditions: that there is no record, and that the horizon is the one that was compared with. What a transaction writes to the
-store itself may ride in the same commit: then its vote, its writes and the decision are one entry of one log.
+decision's shard itself may ride in the same commit: then its vote, its writes and the decision are one entry of one log.
 """
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from quorate.errors import RemoteProtocolError
+from quorate.kv import decisions
 from quorate.kv.client.aio import Client as AsyncClient
-from quorate.kv.client.errors import Conflict
+from quorate.kv.client.errors import Conflict, Locked
 from quorate.kv.client.records import Item, delete, modified_at, put, version_is
 from quorate.kv.client.sync import Client
 from quorate.kv.commands import Condition, Write
 from quorate.transactions.errors import VotedNo
-from quorate.transactions.flow import Flow, call
+from quorate.transactions.flow import Flow, call, now
 from quorate.transactions.gtid import Gtid, check_space
 from quorate.transactions.log import presumed_abort
-from quorate.transactions.records import Record, amended, unpack
+from quorate.transactions.records import Record, merged, unpack
 
 _CHUNK = 500
+_LEAST_SECONDS = 0.05
 
 
 class Riding:
@@ -42,18 +41,19 @@ class KvLog:
 
     def __init__(self, client: Client | AsyncClient, space: str = "default") -> None:
         self.client = client
-        self.prefix = f"quorate/txn/{check_space(space)}/"
+        self.prefix = decisions.prefix_of(check_space(space))
         self._blocks = isinstance(client, Client)
         self._horizon: tuple[int, float] | None = None
         """Its revision and its value, as last seen."""
         self.unreadable: list[str] = []
         """Keys in which no records are, as last listed, and why."""
 
-    def _key(self, gtid: Gtid) -> str:
-        return f"{self.prefix}d/{gtid.text}"
+    def key(self, gtid: Gtid) -> str:
+        """Of its decision."""
+        return decisions.key_of(self.prefix, gtid.text)
 
-    def _call(self, point: str, function: Any, *arguments: Any) -> Flow[Any]:
-        return (yield from call(f"log: {point}", function, *arguments, blocks=self._blocks))
+    def _call(self, point: str, function: Any, *arguments: Any, **named: Any) -> Flow[Any]:
+        return (yield from call(f"log: {point}", partial(function, *arguments, **named), blocks=self._blocks))
 
     def _see_horizon(self) -> Flow[tuple[int, float]]:
         item: Item | None = yield from self._call("horizon", self.client.get, self.prefix + "horizon")
@@ -61,20 +61,25 @@ class KvLog:
         return self._horizon
 
     def decide(self, record: Record, riding: Riding | None = None) -> Flow[Record]:
-        key = self._key(record.gtid)
+        key = self.key(record.gtid)
         while True:
             revision, horizon = self._horizon or (yield from self._see_horizon())
             if record.gtid.deadline < horizon:
                 found = yield from self.read(record.gtid)
                 return found or presumed_abort(record.gtid, record.at, record.by)
-            conditions = [version_is(key, 0), modified_at(self.prefix + "horizon", revision)]
+            conditions = decisions.undecided(decisions.Place(self.prefix, record.gtid.text), revision)
             writes = [put(key, record.pack())]
+            named: dict[str, Any] = {}
             if riding is not None:
                 conditions += riding.conditions
                 writes += riding.writes
+                left = record.gtid.deadline - (yield from now())
+                named = {"timeout": max(left, _LEAST_SECONDS), "transaction": record.gtid.text}
             try:
-                yield from self._call("commit", self.client.commit, conditions, writes)
+                yield from self._call("commit", self.client.commit, conditions, writes, **named)
                 return record
+            except Locked as error:
+                raise VotedNo(str(error)) from error
             except Conflict as conflict:
                 keys = {found.key.decode("utf-8", "surrogateescape") for found in conflict.conflicts}
                 if key in keys:
@@ -87,12 +92,14 @@ class KvLog:
                     raise VotedNo(str(conflict)) from conflict
 
     def read(self, gtid: Gtid) -> Flow[Record | None]:
-        # the horizon first: nothing can be decided any more between the two, if it was beyond the deadline then
-        _, horizon = yield from self._see_horizon()
-        item: Item | None = yield from self._call("read", self.client.get, self._key(gtid))
-        if item is not None:
-            return unpack(item.value)
-        return presumed_abort(gtid, horizon, "recovery") if gtid.deadline < horizon else None
+        item: Item | None = yield from self._call("read", self.client.get, self.key(gtid))
+        if item is None:
+            _, horizon = yield from self._see_horizon()
+            if gtid.deadline >= horizon:
+                return None
+            # it may have been decided since, and the horizon raised past it
+            item = yield from self._call("read", self.client.get, self.key(gtid))
+        return presumed_abort(gtid, horizon, "recovery") if item is None else unpack(item.value)
 
     def records(self) -> Flow[Sequence[Record]]:
         items: Sequence[Item] = yield from self._call("list", self.client.list, self.prefix + "d/")
@@ -110,7 +117,7 @@ class KvLog:
         """Records that were written once, as most, are written over if they still are as they were; what somebody else has changed since is read before, so that
         nothing is lost of it, and what is forgotten stays so."""
         for at in range(0, len(records), _CHUNK):
-            chunk = {self._key(record.gtid): record for record in records[at : at + _CHUNK]}
+            chunk = {self.key(record.gtid): record for record in records[at : at + _CHUNK]}
             while chunk:
                 try:
                     conditions = [version_is(key, 1) for key in chunk]
@@ -124,12 +131,12 @@ class KvLog:
                             yield from self._amend_one(record)
 
     def _amend_one(self, record: Record) -> Flow[None]:
-        key = self._key(record.gtid)
+        key = self.key(record.gtid)
         while True:
             item: Item | None = yield from self._call("read before it is amended", self.client.get, key)
             if item is None:
                 return
-            change = amended(unpack(item.value), done=record.done, heuristic=record.heuristic, branches=record.branches)
+            change = merged(unpack(item.value), record)
             try:
                 yield from self._call(
                     "amend one", self.client.commit, [modified_at(key, item.modified)], [put(key, change.pack())]
@@ -154,7 +161,7 @@ class KvLog:
             except Conflict:
                 continue
         for at in range(0, len(gtids), _CHUNK):
-            writes = [delete(self._key(gtid)) for gtid in gtids[at : at + _CHUNK]]
+            writes = [delete(self.key(gtid)) for gtid in gtids[at : at + _CHUNK]]
             yield from self._call("forget", self.client.commit, [], writes)
 
     def claim_sweep(self, by: str, now: float, every: float) -> Flow[bool]:

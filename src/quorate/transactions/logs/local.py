@@ -26,7 +26,7 @@ from types import TracebackType
 from quorate.errors import CorruptionError, StorageError
 from quorate.transactions.gtid import Gtid
 from quorate.transactions.log import presumed_abort
-from quorate.transactions.records import Record, unpack
+from quorate.transactions.records import Record, merged, unpack
 
 _HEAD = struct.Struct(">II")
 _KIND = struct.Struct(">BQ")
@@ -175,10 +175,11 @@ class LocalLog:
         return found
 
     def amend(self, records: Sequence[Record]) -> None:
-        entries = [(_RECORD, record.pack(), record) for record in records]
         with self._turn():
             self._catch_up()
-            self._append([entry for entry in entries if entry[2].gtid.text in self._records])
+            stands = [(self._records.get(record.gtid.text), record) for record in records]
+            changes = [merged(found, record) for found, record in stands if found is not None]
+            self._append([(_RECORD, change.pack(), change) for change in changes])
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> None:
         with self._turn():

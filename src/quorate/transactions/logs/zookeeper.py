@@ -41,7 +41,7 @@ from quorate.transactions.errors import VotedNo
 from quorate.transactions.flow import Flow, call
 from quorate.transactions.gtid import Gtid, check_space
 from quorate.transactions.log import presumed_abort
-from quorate.transactions.records import Record, unpack
+from quorate.transactions.records import Record, merged, unpack
 
 ROOT = "/quorate/txn"
 REQUEST_MAX = 1_000_000
@@ -173,7 +173,29 @@ class ZooKeeperLog:
         return found
 
     def amend(self, records: Sequence[Record]) -> Flow[None]:
-        yield from self._all_there("amend", [replace(self._path(record.gtid), record.pack()) for record in records])
+        """Records that were written once, as most, are written over if they still are as they were; what somebody else has changed since is read before, so that
+        nothing is lost of it."""
+        by_path = {self._path(record.gtid): record for record in records}
+        changed = yield from self._all_there(
+            "amend", [replace(path, record.pack(), 0) for path, record in by_path.items()]
+        )
+        for path in changed:
+            yield from self._amend_one(path, by_path[path])
+
+    def _amend_one(self, path: str, record: Record) -> Flow[None]:
+        while True:
+            (found,) = yield from self._synced("read before it is amended", get(path))
+            if isinstance(found, Refused):
+                if found.code == NO_NODE:
+                    return
+                raise EnsembleError(f"the decision cannot be read: {why_not(check(path), found)}")
+            value, stat = found
+            change = [replace(path, merged(unpack(value), record).pack(), stat.version)]
+            refused = yield from self._call("amend one", self.ensemble.multi, change)
+            if refused is None or refused[1].code == NO_NODE:
+                return
+            if refused[1].code != BAD_VERSION:
+                raise EnsembleError(f"the decision log cannot be changed: {why_not(change[0], refused[1])}")
 
     def forget(self, gtids: Sequence[Gtid], horizon: float) -> Flow[None]:
         path = self.root + "/horizon"
@@ -250,9 +272,10 @@ class ZooKeeperLog:
         if refused is not None and refused[1].code != NODE_EXISTS:
             raise EnsembleError(f"no decision log can be made: {why_not(whole[refused[0]], refused[1])}")
 
-    def _all_there(self, point: str, operations: Sequence[Operation]) -> Flow[None]:
-        """Each of those whose znode is there, many in a multi; one by one where one is missing."""
+    def _all_there(self, point: str, operations: Sequence[Operation]) -> Flow[list[str]]:
+        """Each of those whose znode is there, many in a multi; one by one where one is missing. The paths of those that have another version."""
         left = list(operations)
+        changed: list[str] = []
         while left:
             size = count = 0
             while count < min(len(left), _CHUNK) and (not count or size + left[count].size() <= _CHUNK_BYTES):
@@ -263,5 +286,8 @@ class ZooKeeperLog:
             if refused is None:
                 continue
             for one, why in zip(chunk, (yield from self._call(point, self.ensemble.one_by_one, chunk)), strict=True):
-                if why is not None and why.code != NO_NODE:
+                if why is not None and why.code == BAD_VERSION:
+                    changed.append(one.path)
+                elif why is not None and why.code != NO_NODE:
                     raise EnsembleError(f"the decision log cannot be changed: {why_not(one, why)}")
+        return changed
