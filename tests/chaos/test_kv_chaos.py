@@ -62,9 +62,10 @@ class Chaos:
     def run(self, failure: Callable[["Chaos", int, int], None]) -> float:
         """One failure, from calm to calm; the seconds from its beginning to the end of the first write sent after it."""
         cluster = self.cluster
+        self.wait_acknowledged()
+        # not before: a machine that is slow for a while may change the leader meanwhile, and the failure would strike another one
         leader = cluster.steady()
         follower = self.random.choice([sid for sid in cluster.processes if sid != leader])
-        self.wait_acknowledged()
         before = cluster.status(leader)
         began = time.monotonic_ns()
         failure(self, leader, follower)
