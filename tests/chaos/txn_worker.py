@@ -56,6 +56,14 @@ def move(coordinator: Coordinator, account: int, amount: int, early: bool = Fals
     return "committed"
 
 
+def warm_up(coordinator: Coordinator) -> None:
+    """Connections are opened and looked at, for that takes its time, and the time of a transaction that is to be struck is short."""
+    first = coordinator.transaction(timeout=60.0)
+    for name in ("orders", "stock"):
+        first.enlist(name)
+    first.rollback()
+
+
 def die(task: dict[str, Any]) -> None:
     when, point = task["strike"]
     armed = False
@@ -65,11 +73,7 @@ def die(task: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     coordinator = coordinator_of(task, watch)
-    # connections are opened and looked at here, for all that takes its time, and the time of what is to die is short
-    first = coordinator.transaction(timeout=60.0)
-    for name in ("orders", "stock"):
-        first.enlist(name)
-    first.rollback()
+    warm_up(coordinator)
     armed = True
     move(coordinator, task["account"], AMOUNT)
     sys.stdout.write("survived\n")
