@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.chaos.txn_worker import AMOUNT, coordinator_of, move
+from tests.chaos.txn_worker import AMOUNT, coordinator_of, move, warm_up
 from tests.support.bank import ACCOUNTS, START, Bank, until
 from tests.support.databases import MariaDB, Postgres, why_no_mariadb, why_no_postgres
 from tests.support.ensembles import OURS, THEIRS, Ensemble
@@ -178,13 +178,17 @@ class Parked:
             assert event.wait(60), f"{points[number]} was not reached"
 
     def _one(self, stage: Stage, number: int, point: Point) -> None:
+        armed = False
+
         def watch(when: str, where: str) -> None:
-            if (when, where) == point and not self.arrived[number].is_set():
+            if armed and (when, where) == point and not self.arrived[number].is_set():
                 self.arrived[number].set()
                 self.go.wait()
 
         coordinator = coordinator_of(stage.task, watch)
         try:
+            warm_up(coordinator)
+            armed = True
             self.told[number] = move(coordinator, number + 1, AMOUNT)
         finally:
             coordinator.close()

@@ -65,6 +65,14 @@ def move_to_znode(coordinator: Coordinator, znodes: str, account: int, amount: i
         tx.znodes.set(path, b"%d" % (balance + amount))
 
 
+def warm_up(coordinator: Coordinator, *names: str) -> None:
+    """Connections are opened and looked at, for that takes its time, and the time of a transaction that is to be struck is short."""
+    first = coordinator.transaction(timeout=60.0)
+    for name in names or ("orders", "stock"):
+        first.enlist(name)
+    first.rollback()
+
+
 def die(task: dict[str, Any]) -> None:
     when, point = task["strike"]
     armed = False
@@ -74,11 +82,7 @@ def die(task: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     coordinator = coordinator_of(task, watch)
-    # connections are opened and looked at here, for all that takes its time, and the time of what is to die is short
-    first = coordinator.transaction(timeout=60.0)
-    for name in ("orders",) if "znodes" in task else ("orders", "stock"):
-        first.enlist(name)
-    first.rollback()
+    warm_up(coordinator, *(["orders"] if "znodes" in task else []))
     armed = True
     if "znodes" in task:
         move_to_znode(coordinator, task["znodes"], task["account"], AMOUNT)

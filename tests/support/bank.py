@@ -73,7 +73,9 @@ class Bank:
         found += [str(row[3]) for row in self.my_run("xa recover")]
         found += [
             f"trx {row[0]}"
-            for row in self.my_run("select trx_id from information_schema.innodb_trx where trx_mysql_thread_id = 0")
+            for row in self.my_run(
+                "select trx_id from information_schema.innodb_trx where trx_mysql_thread_id = 0 and trx_id <> 0"
+            )
         ]
         return found
 
