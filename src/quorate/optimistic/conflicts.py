@@ -17,6 +17,7 @@ LOCK_WAIT_TIMEOUT = 1205
 """Of MariaDB and MySQL. By default only the statement was rolled back: a conflict only where the function rolls back whatever happens."""
 _CODED_MODULES = ("pymysql", "MySQLdb", "mariadb", "mysql", "aiomysql", "asyncmy")
 _NAMED = frozenset((("sqlalchemy", "StaleDataError"), ("kazoo", "BadVersionError")))
+_PARTICIPANT = ("quorate.transactions.errors", "ParticipantError")
 _DEPTH = 8
 
 
@@ -35,6 +36,10 @@ def _is_one(error: BaseException, codes: frozenset[int]) -> bool:
     kind = type(error)
     if any((base.__module__.partition(".")[0], base.__name__) in _NAMED for base in kind.__mro__):
         return True
+    if any((base.__module__, base.__name__) == _PARTICIPANT for base in kind.__mro__):
+        # what one of a transaction's databases said, of which the transaction was aborted
+        said = getattr(error, "code", "")
+        return said in SQLSTATES or said in {str(code) for code in codes}
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(state, str) and state in SQLSTATES:
         return True
