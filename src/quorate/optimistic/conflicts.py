@@ -37,12 +37,13 @@ def _is_one(error: BaseException, codes: frozenset[int]) -> bool:
     kind = type(error)
     if any((base.__module__.partition(".")[0], base.__name__) in _NAMED for base in kind.__mro__):
         return True
+    if any((base.__module__, base.__name__) == _PARTICIPANT for base in kind.__mro__):
+        # what one of a transaction's databases said, of which the transaction was aborted
+        said = getattr(error, "code", "")
+        return said in SQLSTATES or said in {str(code) for code in codes}
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(state, str) and state in SQLSTATES:
         return True
-    if any((base.__module__, base.__name__) == _PARTICIPANT for base in kind.__mro__):
-        code = getattr(error, "code", "")
-        return code in SQLSTATES or (code.isdigit() and int(code) in codes)
     if kind.__module__.partition(".")[0] in _CODED_MODULES:
         code = getattr(error, "errno", None)
         if not isinstance(code, int):

@@ -11,7 +11,7 @@ from typing import Any
 
 from quorate.errors import QuorateError, UsageError
 from quorate.transactions import gtid as gtids
-from quorate.transactions.commit import Ended, Part, abort, apply, commit, commit_prepared, prepare
+from quorate.transactions.commit import Ended, Part, abort, apply, commit, commit_prepared, give_up, prepare
 from quorate.transactions.drivers import session_for
 from quorate.transactions.errors import Aborted, HeuristicOutcome, NotYetApplied, TransactionError
 from quorate.transactions.flow import Done, Flow, ask, side_by_side
@@ -397,10 +397,18 @@ class Work:
         return ended.decided
 
     def rollback(self) -> Flow[None]:
-        parts = self.voted_yes if self._leave_open(ABORTED) == PREPARED else self.parts
+        """Raises HeuristicOutcome, if somebody has committed by hand what was prepared."""
+        was_prepared = self._leave_open(ABORTED) == PREPARED
         self._ended(ABORTED, "aborted", None, self.cause, logging.DEBUG)
+        flow: Flow[Any] = abort(self.parts)
+        if was_prepared:
+            flow = give_up(self.gtid, self.voted_yes, self.engine.log, self.engine.by, "its program rolled it back")
         try:
-            yield from observed(abort(parts), self._observer)
+            yield from observed(flow, self._observer)
+        except HeuristicOutcome as error:
+            self.engine.metrics.heuristic(self.gtid.text, error.others)
+            log.error("%s", error, extra={"gtid": self.gtid.text})
+            raise
         finally:
             self.let_go()
 

@@ -22,12 +22,8 @@ class AiomysqlSession:
         """Its answer is still to come, or nobody took it."""
 
     def state(self) -> str:
-        if (
-            self._hung_up
-            or self._asked
-            or getattr(self.connection, "closed", False)
-            or getattr(self.connection, "_closed", False)
-        ):
+        closed = getattr(self.connection, "closed", False) or not getattr(self.connection, "_connected", True)
+        if self._hung_up or self._asked or closed:
             return sessions.BROKEN
         if self._attached or self.connection.server_status & _IN_TRANSACTION:
             return sessions.OPEN
@@ -65,7 +61,8 @@ class AiomysqlSession:
 
     def hang_up(self) -> None:
         self._hung_up = True
-        writer = getattr(self.connection, "_writer", None)
+        # aiomysql has a stream, asyncmy a transport
+        writer = getattr(self.connection, "_writer", None) or getattr(self.connection, "_transport", None)
         sock = None if writer is None else writer.get_extra_info("socket")
         if sock is not None:
             shut_down(sock.fileno())
@@ -81,4 +78,8 @@ def _is_drivers(error: Exception) -> bool:
 
 def where(connection: Any) -> tuple[str, int, str]:
     """Host, port and database."""
+    if not hasattr(connection, "host"):
+        # asyncmy does not show it
+        database = connection._db or ""
+        return connection._host, connection._port, database.decode() if isinstance(database, bytes) else database
     return connection.host, connection.port, str(connection.db or "")

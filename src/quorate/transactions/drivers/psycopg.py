@@ -2,7 +2,7 @@
 under way. psycopg's idea of the connection is libpq's, so that it sees the transaction that we begin."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -34,6 +34,7 @@ class PsycopgSession:
         self.connection = connection
         self._pgconn = connection.pgconn
         self._hung_up = False
+        self._request: PsycopgRequest | None = None
 
     @property
     def begin_options(self) -> str:
@@ -56,7 +57,8 @@ class PsycopgSession:
         status = self._pgconn.transaction_status
         if status == pq.TransactionStatus.ACTIVE and not self._hung_up:
             raise UsageError("the connection is busy with another statement")
-        return PsycopgRequest(self._pgconn, statement)
+        self._request = PsycopgRequest(self._pgconn, statement)
+        return self._request
 
     def attach(self) -> None:
         return
@@ -66,6 +68,9 @@ class PsycopgSession:
 
     def hang_up(self) -> None:
         self._hung_up = True
+        if self._request is not None and self._request.on_cut is not None:
+            # libpq's socket may be closed at once, and then nobody hears of it any more
+            self._request.on_cut()
         try:
             descriptor = self._pgconn.socket
         except psycopg.Error:
@@ -81,6 +86,8 @@ class PsycopgRequest:
     def __init__(self, pgconn: Any, statement: str) -> None:
         self._pgconn = pgconn
         self._results: list[Any] = []
+        self.on_cut: Callable[[], None] | None = None
+        """Called when the connection is hung up while the answer is waited for."""
         self._descriptor = -1
         try:
             self._descriptor = pgconn.socket

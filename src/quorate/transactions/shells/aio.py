@@ -7,7 +7,7 @@ from inspect import isawaitable
 from types import GeneratorType
 from typing import Any
 
-from quorate.transactions.errors import TimeUp
+from quorate.transactions.errors import ConnectionBroken, TimeUp
 from quorate.transactions.flow import All, Call, Done, Failed, Flow, Sleep, Step, Value
 
 Watch = Callable[[str, str], None]
@@ -132,12 +132,27 @@ async def _answered(request: Any, until: float | None) -> Any:
         if not waiter.done():
             waiter.set_exception(TimeUp("no answer in time"))
 
+    was_cut = False
+
+    def cut() -> None:
+        nonlocal was_cut
+        if not waiter.done():
+            # the descriptor may be somebody else's by the time that this is seen
+            was_cut = True
+            loop.remove_reader(descriptor)
+            waiter.set_exception(ConnectionBroken("the connection is lost"))
+
     loop.add_reader(descriptor, readable)
+    if hasattr(request, "on_cut"):
+        request.on_cut = cut
     timer = None if until is None else loop.call_at(until, time_up)
     try:
         await waiter
     finally:
-        loop.remove_reader(descriptor)
+        if hasattr(request, "on_cut"):
+            request.on_cut = None
+        if not was_cut:
+            loop.remove_reader(descriptor)
         if timer is not None:
             timer.cancel()
     return request.answer()

@@ -186,6 +186,10 @@ class MariaDBParticipant:
         """What makes the session as it was."""
         return f"SET SESSION innodb_lock_wait_timeout = COALESCE(@quorate_wait, @@innodb_lock_wait_timeout); DO RELEASE_LOCK({lock_name(branch)});"
 
+    def insist(self, branch: Branch) -> Flow[None]:
+        """The branch will be prepared, even if it wrote nothing."""
+        yield from self._ask(self._sessions[branch.gtid.text], "SET @quorate_written = -1", "count as written")
+
     def prepare(self, branch: Branch) -> Flow[Vote]:
         session = self._sessions[branch.gtid.text]
         try:

@@ -101,6 +101,10 @@ class PostgresParticipant:
     def session_of(self, branch: Branch) -> Session | None:
         return self._sessions.get(branch.gtid.text)
 
+    def insist(self, branch: Branch) -> Flow[None]:
+        """The branch will be prepared, even if it wrote nothing."""
+        yield from self._ask(self._sessions[branch.gtid.text], "select pg_current_xact_id()", "take a number")
+
     def prepare(self, branch: Branch) -> Flow[Vote]:
         session = self._sessions[branch.gtid.text]
         self._still_open(session)

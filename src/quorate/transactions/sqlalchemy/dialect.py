@@ -194,7 +194,11 @@ class Coordinated(DefaultDialect):
 
 def _seat_at(fairy: Any) -> Seat | None:
     """Of what the pool handed out."""
-    seat: Seat | None = fairy.info.get(KEY)
+    try:
+        seat: Seat | None = fairy.info.get(KEY)
+    except NotImplementedError:
+        # SQLAlchemy looks at the first connection of an engine before its pool has it
+        return None
     if seat is None or seat.is_of(fairy):
         return seat
     del fairy.info[KEY]

@@ -84,6 +84,9 @@ def join(unit: Unit, connection: Connection, seat: Seat | None, resource: Any) -
     """Take a connection into the transaction that the user began."""
     dialect = install(connection.engine)
     binding = dialect.quorate
+    if binding is not None and binding.coordinator is not unit.coordinator:
+        unit.doom("a connection could not take part: its engine is bound to another coordinator")
+        raise UsageError("the engine is bound to another coordinator than that of the transaction")
     if binding is not None and resource is None:
         resource = binding.participant
     if seat is None:

@@ -10,6 +10,7 @@ others find that it is over, and only leave their seats.
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any
 
@@ -21,7 +22,7 @@ from quorate.errors import UsageError
 from quorate.transactions import aio, sync
 from quorate.transactions.commit import Part, abort
 from quorate.transactions.engine import ABORTED, COMMITTED, COMMITTING, OPEN, PREPARED
-from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied
+from quorate.transactions.errors import Aborted, HeuristicOutcome, InDoubt, NotYetApplied, ParticipantError
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.session import Session
 
@@ -55,13 +56,11 @@ class Seat:
     def is_of(self, fairy: Any) -> bool:
         return self._fairy() is fairy
 
-    def begin(self, coordinator: Coordinator, resource: Any) -> None:
+    def begin(self, resource: Any) -> None:
         """Start the branch. Raises what ``Transaction.enlist`` does."""
         unit, fairy = self.unit, self._fairy()
         assert unit is not None
         assert fairy is not None
-        if unit.coordinator is not coordinator:
-            raise UsageError("the engine is bound to another coordinator than that of the transaction")
         work = unit.transaction._work
         driver = fairy.driver_connection
         participant, session, part = work.find(driver, resource)
@@ -75,7 +74,7 @@ class Seat:
             self._autocommit = adapted.autocommit
             adapted.autocommit = True
         try:
-            unit.wait(coordinator.shell.run(work.begin(participant, session)))
+            unit.wait(unit.coordinator.shell.run(work.begin(participant, session)))
         except BaseException:
             self._restore(fairy)
             raise
@@ -103,6 +102,8 @@ class Seat:
         self._restore(fairy)
         busy = self.unit is not None and self.unit.state == COMMITTING
         if self.session is not None and (busy or self.session.state() != sessions.IDLE):
+            # whoever waits for its answer hears of it before it is closed
+            self.session.hang_up()
             if connection is not None and not connection.closed:
                 connection.invalidate()
             else:
@@ -111,7 +112,12 @@ class Seat:
     def lost(self) -> None:
         """SQLAlchemy closes the driver's connection."""
         unit, part = self.unit, self.part
-        if unit is None or part is None or unit.state not in OPEN:
+        if unit is None or part is None:
+            return
+        if unit.state == COMMITTING and self.session is not None:
+            # a commit that was cancelled goes on without it
+            self.session.hang_up()
+        if unit.state not in OPEN:
             return
         if unit.state != PREPARED:
             unit.doom(f"the connection of {part.name} was lost")
@@ -193,7 +199,7 @@ class Unit:
         seat.unit = self
         try:
             self.check()
-            seat.begin(self.coordinator, resource)
+            seat.begin(resource)
         except BaseException as error:
             self.doom(f"a connection could not take part: {error}")
             raise
@@ -213,17 +219,17 @@ class Unit:
 
 
 class TwoPhase(Unit):
-    """A two-phase transaction of SQLAlchemy's. ``alone``: a Session's that has one connection, so that its commit may do without a prepare, which
-    SQLAlchemy calls for all the same."""
-
-    alone: Callable[[], bool] = staticmethod(lambda: False)
+    """That of one Connection. If its user prepares it, he is to find it prepared, from anywhere, and so it does not drop out if it only read."""
 
     def prepare(self) -> None:
         if self.state == PREPARED:
             return
         self._still_good()
-        if not self.alone():
-            self.wait(self.transaction.prepare())
+        for part in self.transaction._work.parts:
+            # whatever is wrong shows again at once
+            with suppress(ParticipantError):
+                self.wait(self.coordinator.shell.run(part.participant.insist(part.branch)))
+        self.wait(self.transaction.prepare())
 
     def commit(self, seat: Seat) -> None:
         if self.state == COMMITTED:
@@ -242,7 +248,17 @@ class TwoPhase(Unit):
 
 
 class SessionsTwoPhase(TwoPhase):
-    """The Session is to see that it is committed before it is told that something else is amiss."""
+    """That of a Session's connections. ``alone``: it has one, and was not told to prepare it, so that the commit may do without, though SQLAlchemy calls
+    for a prepare always. The Session is to see that it is committed before it is told that something else is amiss."""
+
+    alone: Callable[[], bool] = staticmethod(lambda: False)
+
+    def prepare(self) -> None:
+        if self.state == PREPARED:
+            return
+        self._still_good()
+        if not self.alone():
+            self.wait(self.transaction.prepare())
 
     def commit(self, seat: Seat) -> None:
         try:
