@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from quorate import toml
 from quorate.consensus.paxos.members import Member, Members
 from quorate.errors import ConfigError
+from quorate.kv.commands import RESERVED
 from quorate.toml import Table
 
 ADDRESSES = ("peer", "client", "http")
@@ -172,4 +173,11 @@ def _shards(kv: Table) -> tuple[bytes, ...]:
             f"kv.shards: expected 1 to {SHARDS_MAX} keys in ascending order, the first of them empty, found {[s.decode() for s in shards]}",
             kv.file,
         )
+    for shard in shards:
+        if shard.startswith(RESERVED) and shard != RESERVED:
+            # a decision, the horizon that it is compared with, and what is amended with it are of one commit
+            raise ConfigError(
+                f"kv.shards: {shard.decode()!r} would part the decisions of transactions, which begin with {RESERVED.decode()!r}",
+                kv.file,
+            )
     return shards

@@ -24,6 +24,11 @@
     password_file = "stock.password"             # or password = "…"
     ignore_tables = ["counters"]                 # known to have no transactions
 
+    [[participants]]
+    name = "inventory"
+    kind = "kv"                                  # a store of ours other than the one that the decisions lie in
+    addresses = "10.0.1.1:7002,10.0.1.2:7002"
+
 Paths are relative to the file. Only space, decisions and the participants have to be there.
 """
 
@@ -198,5 +203,21 @@ def _password(table: Table) -> str:
         raise ConfigError(f"{table.key('password_file')}: {path} cannot be read: {told}", table.file) from None
 
 
-KINDS: dict[str, Callable[[str, Table], Callable[[], Any]]] = {"postgres": _postgres, "mariadb": _mariadb}
+def _kv(name: str, table: Table) -> Callable[[], Any]:
+    addresses = table.text("addresses")
+    if not all(is_address(part) for part in addresses.split(",")):
+        raise ConfigError(
+            f'{table.key("addresses")}: expected "host:port" or several of them with commas between, found {addresses!r}',
+            table.file,
+        )
+
+    def make() -> Any:
+        from quorate.transactions.kv import Kv
+
+        return Kv(name, addresses)
+
+    return make
+
+
+KINDS: dict[str, Callable[[str, Table], Callable[[], Any]]] = {"postgres": _postgres, "mariadb": _mariadb, "kv": _kv}
 """Of each kind, what reads its table and gives what makes the participant."""

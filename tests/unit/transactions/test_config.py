@@ -27,6 +27,11 @@ database = "warehouse"
 user = "app"
 password_file = "stock.password"
 ignore_tables = ["counters"]
+
+[[participants]]
+name = "inventory"
+kind = "kv"
+addresses = "10.0.1.1:7002,10.0.1.2:7002"
 """
 
 
@@ -41,13 +46,15 @@ def test_what_a_file_says(tmp_path: Path) -> None:
     found = config.load(written(tmp_path, GOOD))
     assert (found.space, found.decisions) == ("shop", tmp_path / "decisions")
     assert (found.timeout, found.acknowledge, found.sweep_every, found.keep) == (5.0, "applied", 10.0, 60.0)
-    orders, stock = found.participants()
+    orders, stock, inventory = found.participants()
     assert isinstance(orders, transactions.Postgres)
     assert (orders.name, orders.where) == ("orders", ("db1", 5433, "shop"))
     assert isinstance(stock, transactions.MariaDB)
     assert (stock.name, stock.where) == ("stock", ("db2", 3306, "warehouse"))
     assert stock.parameters["password"] == "geheim"
     assert stock.parameters["user"] == "app"
+    assert isinstance(inventory, transactions.Kv)
+    assert inventory.name == "inventory"
     assert found.participants()[0] is not orders
 
 
@@ -57,7 +64,7 @@ def test_a_coordinator_is_made_of_it(tmp_path: Path) -> None:
         engine = coordinator.engine
         assert (engine.space, engine.timeout, engine.early, engine.keep) == ("shop", 2.0, True, 7.0)
         assert engine.sweep_every is None
-        assert list(engine.participants) == ["orders", "stock"]
+        assert list(engine.participants) == ["orders", "stock", "inventory"]
     assert (tmp_path / "decisions").exists()
 
 
@@ -91,13 +98,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ('space = "shop"', 'space = "shop"\nacknowledge = "soon"', "transactions.acknowledge: expected one of applied, decided, found 'soon'"),
         ('name = "stock"', 'name = "orders"', "participants[1].name: there are two participants named 'orders'"),
         ('name = "stock"', 'name = "Stock"', "participants[1].name: 'Stock' is no name of a participant"),
-        ('kind = "mariadb"', 'kind = "oracle"', "participants[1].kind: expected one of postgres, mariadb"),
-        ('kind = "mariadb"', "", "participants[1].kind is missing, expected one of postgres, mariadb"),
+        ('kind = "mariadb"', 'kind = "oracle"', "participants[1].kind: expected one of postgres, mariadb, kv"),
+        ('kind = "mariadb"', "", "participants[1].kind is missing, expected one of postgres, mariadb, kv"),
         ('conninfo = "host=db1', 'connifo = "host=db1', "participants[0].conninfo is missing, expected a text"),
         ('host = "db2"', 'hots = "db2"', "participants[1].hots is not known"),
         ('host = "db2"', "port = 0", "participants[1].port: expected a number from 1 to 65535, found 0"),
         ('"stock.password"', '"nowhere"', "participants[1].password_file: "),
         ('user = "app"\npassword', 'user = "app"\npassword = "x"\npassword', "participants[1].password: a password_file is given too"),
+        ('"10.0.1.1:7002,10.0.1.2:7002"', '"10.0.1.1"', "participants[2].addresses: expected \"host:port\" or several of them"),
     ],
 )  # fmt: skip
 def test_mistakes(old: str, new: str, message: str, tmp_path: Path) -> None:
