@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -212,7 +213,7 @@ def test_writers_abort_what_nobody_decided_in_time(kv: Client, what: str) -> Non
         tx.get("n")
         tx.put("nn" if what.startswith("reads") else "n", b"")
 
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "put": lambda: kv.put("n", b""),
         "put on a version": lambda: kv.put("n", b"", version=1),
         "commit": lambda: kv.commit([version_is("n", 1)], [put("o", b"")]),
@@ -261,15 +262,20 @@ def test_nobody_writes_a_decision_where_none_can_be(kv: Client) -> None:
         f"quorate/txn/x/d/{'y' * 10}",
         "quorate/txn/a/b/d/{}",
         "quorate/txn//d/{}",
-        "other/d/{}",
+        "o/d/{}",
     ]
-    for decision in wrong:
+    found: list[tuple[str, Steps]] = []
+    for number, decision in enumerate(wrong):
         steps = Steps(kv, timeout=0.001)
         steps.decision = decision.format(steps.gtid.text)
-        steps.prepare("n")
-        time.sleep(max(steps.gtid.deadline + GRACE_SECONDS - time.time(), 0) if decision == wrong[0] else 0)
+        steps.prepare(f"n/{number}")
+        found.append((f"n/{number}", steps))
+    late = found[-1][1].gtid.deadline + GRACE_SECONDS
+    wait_until(lambda: time.time() > late, 30.0, "their time is up")
+    for key, steps in found:
         with pytest.raises(Locked):
-            kv.put("n", b"", timeout=0.05)
+            kv.put(key, b"", timeout=0.5)
+        assert kv.get(key) is None
         kv.finish(2, steps.id, False, steps.gtid.deadline)
         assert kv.get(steps.decision) is None
 
@@ -299,6 +305,25 @@ def test_a_transaction_that_only_reads_sees_all_that_was_decided_before_it_began
         _, second = kv.transact(look)
     assert second is not None
     assert len(tries) == 2
+
+
+def test_a_watch_sees_a_transaction_at_its_finish_and_at_one_revision(kv: Client, cluster: KvCluster) -> None:
+    steps = Steps(kv, timeout=60.0)
+    kv.put("nz", b"before")
+    steps.prepare("n", "na", "a")
+    with cluster.client() as other:
+        item = kv.get("nz")
+        assert item is not None
+        with closing(other.watch("n", after=item.modified - 1)) as events:  # type: ignore[type-var]  # it is a generator
+            assert next(events).key == "nz"
+            kv.put("nz", b"meanwhile")
+            assert next(events).key == "nz"
+            steps.decide()
+            assert kv.get("n") is not None
+            found = [next(events), next(events)]
+        assert [(event.key, event.item.value) for event in found if event.item] == [("n", b"new"), ("na", b"new")]
+        assert found[0].revision == found[1].revision
+    assert values(kv) == [b"new", b"new", b"old"]
 
 
 # ---- the wire

@@ -36,11 +36,12 @@ class Look:
 
 
 class Submit:
-    """A command, to ``group``, or where that is 0 to the one that has ``key``; answered with its Result."""
+    """A command, to ``group``, or where that is 0 to the one that has ``key``; answered with its Result. ``own``: the one that all this is for."""
 
-    __slots__ = ("body", "group", "key", "kind")
+    __slots__ = ("body", "group", "key", "kind", "own")
 
-    def __init__(self, kind: int, body: bytes, group: int, key: bytes = b"") -> None:
+    def __init__(self, kind: int, body: bytes, group: int, key: bytes = b"", own: bool = False) -> None:
+        self.own = own
         self.kind = kind
         self.body = body
         self.group = group
@@ -72,8 +73,8 @@ def _look(key: bytes) -> Work[Entry | None]:
     return found
 
 
-def _submit(kind: int, body: bytes, group: int, key: bytes = b"") -> Work[Result]:
-    found = yield Submit(kind, body, group, key)
+def _submit(kind: int, body: bytes, group: int, key: bytes = b"", own: bool = False) -> Work[Result]:
+    found = yield Submit(kind, body, group, key, own)
     assert isinstance(found, Result)
     return found
 
@@ -138,7 +139,7 @@ def carried_out(
     result = first
     while True:
         if result is None:
-            result = yield from _submit(kind, body, group)
+            result = yield from _submit(kind, body, group, own=True)
         if result.status != LOCKED:
             return result
         left = yield from settle_all(result.lockers, group, by)

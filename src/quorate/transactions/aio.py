@@ -235,7 +235,7 @@ class Transaction:
         work = self._work
         participant, session, part = work.find(what, resource)
         if part is not None:
-            return None if session is None else session.connection
+            return part.given
         if session is None:
             session = await self._coordinator.session(participant)
             if session is not None:

@@ -41,11 +41,12 @@ _AGAIN_SECONDS_MAX = 0.5
 
 
 class Part:
-    """A branch, and who has it."""
+    """A branch, and who has it. ``given``: what its ``begin`` gave."""
 
-    __slots__ = ("branch", "participant")
+    __slots__ = ("branch", "given", "participant")
 
-    def __init__(self, branch: Branch, participant: Any) -> None:
+    def __init__(self, branch: Branch, participant: Any, given: Any = None) -> None:
+        self.given = given
         self.branch = branch
         self.participant = participant
 

@@ -195,7 +195,7 @@ class Work:
             given = session.connection
         elif hasattr(participant, "begin"):
             given = yield from ask(f"{participant.name}: begin", participant, "begin", branch)
-        self.parts.append(Part(branch, participant))
+        self.parts.append(Part(branch, participant, given))
         return given
 
     def commit(self) -> Flow[Ended]:

@@ -98,7 +98,9 @@ class Kv:
     # ---- a transaction's work
 
     def begin(self, branch: Branch) -> "AsyncKv | SyncKv":
-        """What the user reads and writes with."""
+        """What the user reads and writes with. Raises UsageError."""
+        if self._decisions is not None:
+            raise UsageError(f"{self.name} takes part by itself: read and write with the transaction's kv")
         keys = SyncKv(self.client) if isinstance(self.client, Client) else AsyncKv(self.client)
         self._work[branch.gtid.text] = _Work(keys.rider)
         return keys

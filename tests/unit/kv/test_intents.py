@@ -358,6 +358,33 @@ def test_a_prepare_names_its_keys_and_ranges_for_whoever_looks_for_its_shard() -
     assert commands.check(prepared(b"x", DECISION, body)) == (PREPARE, [b"a", b"d"], [(b"b", b"c")])
 
 
+WHOLE = [
+    pack_command(PREPARE, commands.prepare_body(T1, DECISION, 7, commit_body([Condition(UNCHANGED, b"s", 1, b"t")], [put(b"a"), Write(DELETE, b"b")]))),
+    pack_command(PREPARE, commands.prepare_body(T2, b"", 7, commit_body([Condition(VALUE, b"a", 0, b"x")], [put(b"a")]), True)),
+    pack_command(FINISH, commands.finish_body(T1, True, 7)),
+    pack_command(TIDY, commands.tidy_body(b"q.", 7)),
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(WHOLE), st.integers(0, 1 << 16), st.binary(max_size=9), st.integers(0, 9))
+def test_what_passes_the_check_can_be_applied(command: bytes, at: int, data: bytes, cut: int) -> None:
+    at %= len(command)
+    changed = command[:at] + data + command[at + cut :]
+    # of the length that it says, so that more than that is looked at
+    changed = (len(changed) - commands.HEAD.size & 0xFFFFFFFF).to_bytes(4, "big") + changed[4:]
+    try:
+        commands.check(changed)
+    except RemoteProtocolError:
+        return
+    machine = Machine()
+    commit(machine, writes=[put(b"a"), put(b"s1")])
+    for _ in range(2):
+        (result,) = machine.apply(changed)
+        unpack_result(result)
+    assert restored(machine).digest() == machine.digest()
+
+
 # ---- bounds
 
 

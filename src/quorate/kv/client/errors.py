@@ -39,7 +39,7 @@ class DeadlineExceeded(KvError):
 
 
 class Locked(DeadlineExceeded):
-    """The time was up, and keys were still locked by transactions that are not decided; nothing was done."""
+    """The time was up, and keys were still locked by transactions that are not decided, or of which that could not be learned; nothing was done."""
 
     def __init__(self, what: str, seconds: float, lockers: Sequence[Locker]) -> None:
         self.transactions = list(dict.fromkeys(locker.transaction for locker in lockers))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quorate.kv import commands, resolving, wire
+from quorate.kv.client.errors import DeadlineExceeded, Locked
 from quorate.kv.commands import Entry, Locker, Result
 from quorate.kv.resolving import Look, Pause, Submit, Value, Work
 
@@ -23,7 +24,8 @@ class Settler:
 
     async def settle(self, what: str, group: int, lockers: Sequence[Locker], deadline: float, seconds: float) -> bool:
         """Whether one of them was finished, so that what was read may not be what there is now."""
-        left = await self.run(what, resolving.settle_all(lockers, group, self.by), deadline, seconds)
+        work = resolving.settle_all(lockers, group, self.by)
+        left = await self.run(what, work, lockers, deadline, seconds)
         return len(left) < len(lockers)
 
     async def carry_out(
@@ -40,12 +42,13 @@ class Settler:
     ) -> Result:
         """LOCKED if the time was up before all that was in the way was finished."""
         left = max(deadline - asyncio.get_running_loop().time(), 0.0)
-        return await self.run(
-            what, resolving.carried_out(kind, body, group, left, self.by, mine, first), deadline, seconds
-        )
+        work = resolving.carried_out(kind, body, group, left, self.by, mine, first)
+        return await self.run(what, work, [] if first is None else first.lockers, deadline, seconds)
 
-    async def run(self, what: str, work: Work[Value], deadline: float, seconds: float) -> Value:
-        """``deadline``: in the loop's time."""
+    async def run(
+        self, what: str, work: Work[Value], lockers: Sequence[Locker], deadline: float, seconds: float
+    ) -> Value:
+        """``deadline``: in the loop's time; ``lockers``: those that are in the way. Raises Locked if it cannot be learned in time what became of them."""
         value: object = None
         error: Exception | None = None
         while True:
@@ -66,6 +69,10 @@ class Settler:
                     await asyncio.sleep(step.seconds * (0.5 + random.random() / 2))
                 else:
                     value = time.time()
+            except DeadlineExceeded as raised:
+                # what the caller wants done may be; what is done about others is not his concern
+                own = isinstance(step, Submit) and step.own
+                error = raised if own else Locked(what, seconds, lockers)
             except Exception as raised:
                 error = raised
 
