@@ -10,6 +10,7 @@ from quorate.simulation.result import Simulation
 PROTOCOLS: Final[dict[str, str]] = {
     "zab": "quorate.simulation.zookeeper.run:SIMULATION",
     "paxos": "quorate.simulation.paxos.run:SIMULATION",
+    "shards": "quorate.simulation.shards.run:SIMULATION",
     "txn": "quorate.simulation.transactions.run:SIMULATION",
 }
 """Where each simulation is: ``module:attribute``. Nothing is imported before it is asked for."""
