@@ -65,7 +65,8 @@ class Processes:
             process.active = False
 
     def resume(self) -> None:
-        """Without more faults of their own: a new one works, and the others end what they are at."""
+        """Without more faults of their own: a new one works until it is told to be quiet, and the others end what they are at."""
+        self._active = False
         for process in self.all:
             process.armed = None
         self._world.options = {**self._world.options, "die_rate": 0.0, "sleep_rate": 0.0, "late_rate": 0.0}
