@@ -69,23 +69,42 @@ def count(servers: Servers, modes: list[str]) -> dict[str, Numbers]:
     return found
 
 
+def _counts(text: str) -> list[int]:
+    found = [int(count) for count in text.split(",") if count]
+    if any(not 1 <= count <= 256 for count in found):
+        raise ValueError(text)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transactions", description=__doc__)
-    parser.add_argument("--workers", default="1,8,32", help="counts of workers; empty: only the second part")
+    parser.add_argument(
+        "--workers",
+        type=_counts,
+        default=[1, 8, 32],
+        help="counts of workers, 1,8,32 if not said; empty: only the second part",
+    )
     parser.add_argument("--seconds", type=float, default=0.7, help="of a slice")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
         "--slow-ms", type=float, default=4.0, help="for each flush, in the second part; 0: no second part"
     )
-    parser.add_argument("--slow-workers", default="1,8", help="counts of workers in the second part")
+    parser.add_argument(
+        "--slow-workers",
+        type=_counts,
+        default=[1, 8],
+        help="counts of workers in the second part, 1,8 if not said; empty: no second part",
+    )
     parser.add_argument("--processes", type=int, default=4, help="that workers are also spread over; 0: they are not")
     parser.add_argument("--binlog", action="store_true", help="MariaDB writes a binary log, and syncs it")
     parser.add_argument("--modes", default="", help=f"only these of {', '.join((*THREADS, *ASYNC))}")
     parser.add_argument("--markdown", action="store_true", help="tables for docs/benchmarks.md")
     arguments = parser.parse_args()
     arguments.modes = [mode for mode in arguments.modes.split(",") if mode]
-    workers = [int(count) for count in arguments.workers.split(",") if count]
-    slow_workers = [int(count) for count in arguments.slow_workers.split(",")]
+    unknown = [mode for mode in arguments.modes if mode not in (*THREADS, *ASYNC)]
+    if unknown:
+        parser.error(f"there is no mode {unknown[0]!r}")
+    workers, slow_workers = arguments.workers, arguments.slow_workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
@@ -96,7 +115,7 @@ def main() -> int:
                 wanted = loads(arguments, workers, False)
                 samples = measure(servers, wanted, arguments.rounds, arguments.seconds)
             text += tables.speed(samples)
-        if arguments.slow_ms:
+        if arguments.slow_ms and slow_workers:
             folder = make_folder("slow")
             slow = SlowSync(make_folder("library"))
             with Servers(folder, max(slow_workers), slow, arguments.binlog) as servers:
