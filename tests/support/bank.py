@@ -94,7 +94,8 @@ class Bank:
 
     def check(self, moved: int | None = None) -> None:
         """Nothing is prepared or locked, and no money was made or lost; ``moved``: this much went from PostgreSQL to MariaDB."""
-        assert self.prepared() == []
+        # transactions of the server's own come and go; a lost branch stays
+        until(lambda: not self.prepared(), "nothing is prepared", 5.0)
         self.no_locks()
         pg, my = self.sums()
         assert pg + my == 2 * ACCOUNTS * START, (pg, my)

@@ -116,7 +116,7 @@ class MariaDBParticipant:
         yield from self._setup.check(session, lock_name(branch))
         session.attach()
         wait = max(1, round(seconds))
-        time = round(branch.gtid.deadline - seconds)
+        time = round((yield from now()))
         if self.habit.steady:
             written = "NULL"
             self._uncounted.add(branch.gtid.text)
