@@ -200,6 +200,11 @@ class Parked:
             assert not thread.is_alive()
 
 
+# what a death of the coordinator shows of each log, the death of a database need not show again
+FEWER = pytest.mark.parametrize("stage", ["local", "replicated"], indirect=True)
+
+
+@FEWER
 @pytest.mark.parametrize("victim", ["postgres", "mariadb"])
 def test_a_database_dies_at_every_point(stage: Stage, victim: str) -> None:
     stage.task["timeout"] = 20.0
@@ -246,6 +251,7 @@ def test_the_ensembles_leader_dies_at_every_point(request: pytest.FixtureRequest
     assert set(parked.told.values()) == {"committed"}
 
 
+@FEWER
 def test_a_coordinator_sleeps_at_every_point_until_others_have_recovered(stage: Stage) -> None:
     """It wakes up with a decision to write that has been written otherwise, or with a branch to commit that is committed."""
     points = stage.points()

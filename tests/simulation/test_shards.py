@@ -20,7 +20,7 @@ FIXED = 40
 FRESH_SECONDS = 5.0
 FRESH_SPAN = 10**9
 NOTICED_WITHIN = 30
-FIRST = {"decided-is-not-in-force": 23, "no-fence": 120, "readers-drop-out": 25}
+FIRST = {"decided-is-not-in-force": 23, "no-fence": 300, "readers-drop-out": 25}
 """Where to begin with those that take many runs."""
 
 PROBES = (
