@@ -246,7 +246,7 @@ class Transaction:
 
     @property
     def state(self) -> str:
-        """``active``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
+        """``active``, ``prepared``, ``committing``, ``committed``, ``aborted`` or ``in doubt``."""
         return self._work.state
 
     async def __aenter__(self) -> "Transaction":

@@ -98,12 +98,12 @@ class Engine:
         if any(what is participant for participant in self.participants.values()):
             return what, None
         if all(callable(getattr(what, method, None)) for method in _METHODS):
-            raise UsageError(
-                f"the participant {what.name!r} is not one of the coordinator's: recovery would not find its branches; give it to the Coordinator"
-            )
+            raise _stranger(what)
         kind, session = session_for(what)
         if resource is not None:
             participant = self.named(resource) if isinstance(resource, str) else resource
+            if all(participant is not own for own in self.participants.values()):
+                raise _stranger(participant)
             if getattr(participant, "kind", kind) != kind:
                 raise UsageError(f"the connection is of {kind}, and {participant.name!r} is {participant.kind}")
             return participant, session
@@ -428,6 +428,13 @@ class Work:
             if hasattr(part.participant, "let_go"):
                 part.participant.let_go(part.branch)
         self.busy = False
+
+
+def _stranger(participant: Any) -> UsageError:
+    name = getattr(participant, "name", participant)
+    return UsageError(
+        f"the participant {name!r} is not one of the coordinator's: recovery would not find its branches; give it to the Coordinator"
+    )
 
 
 def _early(acknowledge: str) -> bool:

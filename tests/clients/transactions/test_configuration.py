@@ -6,7 +6,7 @@ Users with fewer rights are made by the tests; servers that differ in a setting 
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.support.bank import Bank
 from tests.support.databases import MariaDB, Postgres
 
 from quorate import transactions
+from quorate.errors import UsageError
 from quorate.transactions import Aborted, ConfigurationError
 from quorate.transactions.drivers import session_for
 from quorate.transactions.flow import call
@@ -279,3 +280,14 @@ def test_clocks_that_differ_too_much(bank: Bank, decisions: Path) -> None:
         with connection.cursor() as cursor:
             cursor.execute("select 42")
             assert cursor.fetchall() == ((42,),)
+
+
+def test_a_participant_that_is_not_the_coordinators(bank: Bank, decisions: Path) -> None:
+    """Recovery would not look for its branches."""
+    with (
+        Coordinator(decisions, [orders(bank)], sweep_every=None) as coordinator,
+        closing(bank.pg()) as connection,
+        coordinator.transaction() as tx,
+        pytest.raises(UsageError, match="'orders' is not one of the coordinator's"),
+    ):
+        tx.enlist(connection, resource=orders(bank))
