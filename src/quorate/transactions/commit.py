@@ -180,6 +180,9 @@ def prepare(gtid: Gtid, parts: Sequence[Part], log: DecisionLog, by: str) -> Flo
         # who did not answer may have prepared
         told = "; ".join(f"{part.name}: {tell([error])}" for part, error in against)
         no = [part for part, error in against if isinstance(error, VotedNo)]
+        for part, _ in against:
+            # what it learnt may not have reached the disk: PostgreSQL gives such a number again after a crash, and it would tell another transaction's outcome
+            part.branch.token = ""
         left_over = [part for part, vote in zip(parts, votes, strict=True) if not _dropped_out(vote)]
         yield from give_up(gtid, left_over, log, by, told, no)
         raise Aborted(gtid.text, told) from against[0][1]

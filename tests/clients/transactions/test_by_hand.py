@@ -14,7 +14,7 @@ from quorate.transactions.gtid import new
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision, Record
 from quorate.transactions.shells.blocking import Shell
-from quorate.transactions.sql.postgres import gid
+from quorate.transactions.sql.postgres import WHOLE_NUMBER, gid
 from quorate.transactions.sync import Coordinator, Transaction
 
 PG_OUT = "update accounts set balance = balance - 7 where id = 1"
@@ -212,3 +212,19 @@ def test_a_lost_connection_before_a_single_commit_is_an_abort_at_once(bank: Bank
             tx.commit()
         assert tx._work.gtid.deadline > started
     bank.check(moved=0)
+
+
+@pytest.mark.parametrize(
+    ("listed", "near", "whole"),
+    [
+        (100, 101, 100),
+        (105, 101, 105),
+        (4294967290, (1 << 32) + 5, 4294967290),
+        (2, (1 << 32) - 3, (1 << 32) + 2),
+        (7, (5 << 32) + 9, (5 << 32) + 7),
+    ],
+)
+def test_the_whole_number_of_a_prepared_transaction(bank: Bank, listed: int, near: int, whole: int) -> None:
+    """Also of one that was prepared after the snapshot was taken, and where the lower half begins anew in between."""
+    statement = f"select {WHOLE_NUMBER} from (select {listed}::bigint as transaction, {near}::bigint as x) s"
+    assert bank.pg_run(statement) == [(whole,)]

@@ -15,7 +15,7 @@ from tests.unit.transactions.memory import Memory, MemoryLog, Store
 from quorate.errors import QuorateError, UsageError
 from quorate.transactions import Branch, Vote
 from quorate.transactions.aio import Coordinator as AsyncCoordinator
-from quorate.transactions.errors import ConnectionBroken
+from quorate.transactions.errors import Aborted, ConnectionBroken
 from quorate.transactions.flow import Flow, call
 from quorate.transactions.gtid import parse
 from quorate.transactions.sync import Coordinator
@@ -396,3 +396,27 @@ def test_of_a_transaction_that_never_ended_nothing_is_kept() -> None:
         tx.rollback()
     assert participant.held == {}
     coordinator.close()
+
+
+class Numbered(Memory):
+    """It learns a number, and nobody hears how its prepare and its rollback ended."""
+
+    def prepare(self, branch: Branch) -> Vote:
+        branch.token = "7"
+        raise ConnectionBroken("lost")
+
+    def rollback(self, branch: Branch) -> None:
+        raise ConnectionBroken("lost")
+
+
+def test_a_number_that_may_be_given_again_is_not_kept() -> None:
+    """Its prepare may not have reached the disk: after a crash the number is another transaction's, which may commit."""
+    participant, log = Numbered(Store("a")), MemoryLog()
+    with Coordinator(log, [participant, Memory(Store("b"))], sweep_every=None) as coordinator:
+        tx = coordinator.transaction()
+        tx.enlist("a")
+        tx.enlist("b")
+        with pytest.raises(Aborted):
+            tx.commit()
+    (record,) = log.kept.values()
+    assert [(branch.participant, branch.token) for branch in record.branches] == [("a", "")]

@@ -35,6 +35,9 @@ _NO_SUCH_OBJECT = "42704"
 _NOT_ALLOWED = "42501"
 _PREPARED_OFF = "55000"
 _TOO_MANY = "53200"
+WHOLE_NUMBER = "x - (((x - transaction::text::bigint + 2147483648) & 4294967295) - 2147483648)"
+"""Of a transaction that is listed without the upper half of its number, by a number ``x`` of about that time: half a turn before it at most, or after it, for
+the list may be younger than the snapshot that tells ``x``."""
 _LOCK_PREFIX = b"quorate"
 _MARK = "quorate.branch"
 """A setting that lasts as long as the transaction: whether it is still the one that was begun."""
@@ -258,8 +261,7 @@ class PostgresParticipant:
     def recover(self) -> Flow[Sequence[Prepared]]:
         """Of this database: others of the server cannot be ended from here."""
         answer = yield from self._elsewhere(
-            # xids are listed without their upper half: it is that of the next one, or one less
-            "select gid, (x - ((x - transaction::text::bigint) & 4294967295))::text, extract(epoch from now() - prepared)::float8, "
+            f"select gid, ({WHOLE_NUMBER})::text, extract(epoch from now() - prepared)::float8, "
             "owner::text from pg_prepared_xacts, (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint x) s "
             "where database = current_database() order by prepared",
             "recover",
