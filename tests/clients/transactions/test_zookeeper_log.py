@@ -176,14 +176,22 @@ def test_a_session_that_ended_is_followed_by_another(ensemble: Ensemble, space: 
 def test_what_is_asked_together_is_answered_in_one_session(ensemble: Ensemble) -> None:
     """A new session may go back in history, and the order of two reads would mean nothing."""
 
+    asked: list[Any] = []
+
+    def first(client: KazooClient) -> Any:
+        asked.append(client.get_async("/"))
+        return asked[0]
+
     def later(client: KazooClient) -> Any:
+        # what is not answered yet would be lost with the session
+        asked[0].get(timeout=30)
         expire(client, ensemble.addresses)
         return client.get_async("/")
 
     with connected(ensemble.addresses) as client:
         connection = Connection(client, 5.0)
         with pytest.raises(EnsembleError, match="the session changed while it was asked"):
-            connection.ask(get("/"), later)
+            connection.ask(first, later)
         assert len(connection.ask(get("/"), get("/"))) == 2
 
 
