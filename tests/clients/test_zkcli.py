@@ -149,7 +149,8 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def run(member: Member, commands: list[str]) -> tuple[list[str], list[str]]:
-    """What the client prints, and the watch events it prints: these come whenever they come, so they are told sorted."""
+    """What the client prints, and the watch events it prints: these come whenever they come, so they are told sorted. "Closed" is left out: the client tells it to
+    itself when it ends, if its process does not end sooner."""
     result = subprocess.run(
         [
             "java",
@@ -169,7 +170,7 @@ def run(member: Member, commands: list[str]) -> tuple[list[str], list[str]]:
         check=False,
     )
     lines = [unordered(line) for line in result.stdout.splitlines() if line and line != "WATCHER::"]
-    events = sorted(line for line in lines if line.startswith("WatchedEvent"))
+    events = sorted(line for line in lines if line.startswith("WatchedEvent") and "state:Closed" not in line)
     return normalised([line for line in lines if not line.startswith("WatchedEvent")]), events
 
 
