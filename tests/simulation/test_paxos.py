@@ -22,7 +22,7 @@ FOUND = (235, 309635, 309914, 494127769)
 """Seeds that once found a bug (docs/verification.md)."""
 FOUND_WITH = ((68, "older-ballot-accepted"),)
 """The same, with the options of a mutation though without its bug."""
-FRESH_SECONDS = 12.0
+FRESH_SECONDS = 8.0
 FRESH_SPAN = 10**9
 NOTICED_WITHIN = 250
 

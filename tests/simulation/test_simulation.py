@@ -21,7 +21,7 @@ from quorate.simulation.zookeeper.run import SIMULATION
 
 HERE = Path(__file__).parent
 FIXED = 200
-FRESH_SECONDS = 25.0
+FRESH_SECONDS = 15.0
 FRESH_SPAN = 10**9
 
 PROBES = (

@@ -15,7 +15,7 @@ from quorate.simulation.transactions.run import SIMULATION
 FIXED = 150
 FOUND = (148,)
 """Seeds that once found a bug (docs/verification.md)."""
-FRESH_SECONDS = 12.0
+FRESH_SECONDS = 8.0
 FRESH_SPAN = 10**9
 NOTICED_WITHIN = 80
 
