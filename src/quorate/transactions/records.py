@@ -110,7 +110,12 @@ def amended(
     found.heuristic.update(more)
     # an operator has seen to what he knew of
     found.resolved = resolved if resolved is not None or more else record.resolved
-    found.branches += [branch for branch in branches if record.branch(branch.participant) is None]
+    for branch in branches:
+        kept = found.branch(branch.participant)
+        if kept is None:
+            found.branches.append(branch)
+        elif not kept.token:
+            kept.token = branch.token
     return found
 
 

@@ -167,7 +167,7 @@ def _end(
                 yield from ask(f"sweep {part.name}: outcome", part.participant, "outcome", part.branch)
             ) is Outcome.COMMITTED:
                 return True
-        elif kept is None:
+        elif kept is None or kept.token != part.branch.token:
             # so that it can be asked for if it turns out not to be there
             record = known[gtid] = amended(known[gtid], branches=[part.branch])
             yield from ask("sweep log: amend", log, "amend", [record])

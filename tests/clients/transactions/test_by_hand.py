@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tests.support.bank import Bank
 
-from quorate.transactions import Aborted, HeuristicOutcome, Outcome
+from quorate.transactions import Aborted, HeuristicOutcome, InDoubt, Outcome
+from quorate.transactions import commit as protocol
 from quorate.transactions.flow import call
 from quorate.transactions.gtid import new
 from quorate.transactions.participant import Branch
@@ -211,6 +212,51 @@ def test_a_lost_connection_before_a_single_commit_is_an_abort_at_once(bank: Bank
         with pytest.raises(Aborted, match="before it was committed"):
             tx.commit()
         assert tx._work.gtid.deadline > started
+    bank.check(moved=0)
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [("commit", InDoubt), ("rollback", Aborted), (None, Aborted)],
+    ids=["commits", "rolls back", "none"],
+)
+def test_a_number_that_a_crash_gives_again_does_not_tell_another_transactions_outcome(
+    bank: Bank, decisions: Path, monkeypatch: pytest.MonkeyPatch, others: str | None, told: type[Exception]
+) -> None:
+    """PostgreSQL goes down in a commit in one phase, with all of it, and gives its number to somebody else."""
+    monkeypatch.setattr(protocol, "DECISION_SECONDS", 0.5)
+    # nobody is to flush the transaction in passing
+    bank.pg_run("alter system set wal_writer_delay = '10s'")
+    bank.pg_run("select pg_reload_conf()")
+    seen: list[bool] = []
+
+    def crashes() -> None:
+        (part,) = tx._work.parts
+        number = int(part.branch.token.split()[0])
+        bank.postgres.kill()
+        bank.postgres.start()
+        with bank.pg() as connection:
+            ((following,),) = connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+            seen.append(following <= number)
+            while others is not None and following <= number:
+                connection.execute("begin")
+                ((following,),) = connection.execute("select pg_current_xact_id()::text::bigint + 1")
+                connection.execute(others.encode())
+
+    try:
+        # a checkpoint may flush it all the same
+        while True not in seen:
+            assert len(seen) < 5
+            watch = at_point("before", "orders: commit", crashes)
+            with Coordinator(decisions, bank.participants(), sweep_every=None, watch=watch) as coordinator:
+                tx = coordinator.transaction(timeout=5.0)
+                tx.enlist("orders").execute(PG_OUT)
+                with pytest.raises((told, Aborted)) as found:
+                    tx.commit()
+                assert isinstance(found.value, told if seen[-1] else Aborted)
+    finally:
+        bank.pg_run("alter system reset wal_writer_delay")
+        bank.pg_run("select pg_reload_conf()")
     bank.check(moved=0)
 
 

@@ -128,3 +128,5 @@ def test_amending_adds_and_takes_nothing_away() -> None:
     assert {branch.participant: branch.token for branch in found.branches} == {"a": "17", "b": "", "c": "3"}
     assert stands.heuristic == {"a": "rolled back"}
     assert len(stands.branches) == 2
+    found = amended(found, branches=[Branch(gtid, "b", "19")])
+    assert {branch.participant: branch.token for branch in found.branches} == {"a": "17", "b": "19", "c": "3"}

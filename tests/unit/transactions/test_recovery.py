@@ -361,12 +361,15 @@ def test_before_an_abort_is_closed_everybody_who_can_tell_is_asked(scene: Scene)
     assert gtid.text in scene.log.kept
 
 
-def test_a_branch_that_could_not_be_ended_is_asked_after_by_what_its_list_told(scene: Scene) -> None:
-    """Its participant broke off in the middle of recovery, and somebody committed it by hand before the next."""
+@pytest.mark.parametrize("named", ["b", "ab"])
+def test_a_branch_that_could_not_be_ended_is_asked_after_by_what_its_list_told(named: str) -> None:
+    """Its participant broke off in the middle of recovery, and somebody committed it by hand before the next. Its coordinator has not named it, or did not know its
+    token."""
     scene = Scene(tells=False)
     gtid = scene.world.gtid()
     scene.prepared(gtid)
-    scene.decided(gtid, Decision.ABORT, "b")
+    for branch in scene.decided(gtid, Decision.ABORT, named).branches:
+        branch.token = ""
     scene.world.time += 10.0
     views = scene.views()
     views["a"].fails["rollback"] = QuorateError("broken off")

@@ -64,7 +64,6 @@ class Server:
         self.sessions: dict[int, SimSession] = {}
         self.txns: dict[str, Txn] = {}
         """Active and prepared, by the branch's name."""
-        self.numbers: dict[int, str] = {}
         self.resets = 0.0
         self.slow = 0.0
         self._issued = 0
@@ -244,12 +243,24 @@ class SimPostgres(Server):
     def __init__(self, name: str, scheduler: Scheduler, stream: Stream, delay: int, judge: Judge) -> None:
         super().__init__(name, scheduler, stream, delay, judge)
         self._number = 1000
+        self._flushed = self._number
+        """Numbers that a crash does not give again: whoever commits or prepares flushes what was written before, too."""
+        self._life = 0
         self._ended: dict[int, bool] = {}
         self.deferred_failures = 0.0
 
     def remember(self, txn: Txn, committed: bool) -> None:
         if txn.number:
             self._ended[txn.number] = committed
+            if committed:
+                self._flushed = self._number
+
+    def crash(self) -> None:
+        super().crash()
+        self._life += 1
+        for number in range(self._flushed + 1, self._number + 1):
+            self._ended.pop(number, None)
+        self._number = self._flushed
 
     def abandoned(self, txn: Txn) -> None:
         super().abandoned(txn)
@@ -272,7 +283,6 @@ class SimPostgres(Server):
         if verb == "write" and txn is not None:
             self._number += 1
             txn.wrote, txn.number = True, self._number
-            self.numbers[txn.number] = txn.name
             return Answer("UPDATE 1")
         if statement == "fail" and txn is not None:
             txn.failed = True
@@ -312,7 +322,6 @@ class SimPostgres(Server):
         if not txn.number:
             self._number += 1
             txn.number = self._number
-            self.numbers[txn.number] = txn.name
         return [(txn.name, wrote, str(txn.number))]
 
     def _prepare(self, txn: Txn | None, statement: str) -> Answer:
@@ -326,11 +335,12 @@ class SimPostgres(Server):
             raise SqlError("insert violates a deferred foreign key (23503)", "23503")
         assert txn.name == name
         txn.state, txn.owner = PREPARED, 0
+        self._flushed = self._number
         return Answer("PREPARE TRANSACTION")
 
     def _question(self, statement: str) -> Answer:
         if statement.startswith("select current_setting"):
-            return Answer("SELECT 1", [(64, "f", 150000, "db", "app", "f", "at once")])
+            return Answer("SELECT 1", [(64, "f", 150000, "db", "app", "f", "at once", str(self._life))])
         if statement.startswith("select gid"):
             rows = [(txn.name, str(txn.number), 0.0, "app") for txn in self.txns.values() if txn.state == PREPARED]
             return Answer("SELECT", rows)
@@ -351,9 +361,14 @@ class SimPostgres(Server):
             number = re.search(r"pg_xact_status\('(\d+)'", statement)
             status = None
             if number is not None:
+                if int(number.group(1)) > self._number:
+                    raise SqlError("transaction ID is in the future (22023)", "22023")
                 ended = self._ended.get(int(number.group(1)))
                 status = {None: "in progress", True: "committed", False: "aborted"}[ended]
-            return Answer("SELECT 1", [("t" if known is not None and known.state == PREPARED else "f", status)])
+            prepared = "t" if known is not None and known.state == PREPARED else "f"
+            return Answer("SELECT 1", [(prepared, status, str(self._life))])
+        if statement.startswith("select pg_stat_get_bgwriter"):
+            return Answer("SELECT 1", [(str(self._life), "f")])
         raise AssertionError(f"{self.name} does not understand {statement!r}")
 
 

@@ -3,7 +3,8 @@
 - PREPARE TRANSACTION of a failed transaction succeeds and rolls back: only the command's tag tells a yes from a no, and so it does for COMMIT.
 - A transaction that has no number wrote nothing: it commits at once, without a flush. Where branches write anyway (``habit``), the question and
   PREPARE TRANSACTION are one message; the mark and the number are looked at before the vote is told, for whoever is prepared can be rolled back.
-- ``pg_xact_status`` tells later what became of a transaction, if one knows its number: that is the branch's token.
+- ``pg_xact_status`` tells later what became of a transaction, if one knows its number: that is the branch's token. A crash gives numbers again whose transactions were not
+  on disk yet: the token of a branch that was not prepared says before which crash that was.
 - Every branch holds a shared advisory lock of its own, so that its session can be found in ``pg_locks`` and ended (fenced). A prepared branch
   holds it without a session.
 
@@ -27,7 +28,7 @@ from quorate.transactions.participant import Blocking, Branch, Outcome, Prepared
 from quorate.transactions.sql import session as sessions
 from quorate.transactions.sql.habit import Habit
 from quorate.transactions.sql.pool import Pool
-from quorate.transactions.sql.postgres_setup import PostgresSetup
+from quorate.transactions.sql.postgres_setup import LIFE, PostgresSetup
 from quorate.transactions.sql.session import Answer, Session, SqlError
 
 GID_MAX = 199
@@ -35,6 +36,7 @@ _NO_SUCH_OBJECT = "42704"
 _NOT_ALLOWED = "42501"
 _PREPARED_OFF = "55000"
 _TOO_MANY = "53200"
+_NUMBER_IS_AHEAD = "22023"
 WHOLE_NUMBER = "x - (((x - transaction::text::bigint + 2147483648) & 4294967295) - 2147483648)"
 """Of a transaction that is listed without the upper half of its number, by a number ``x`` of about that time: half a turn before it at most, or after it, for
 the list may be younger than the snapshot that tells ``x``."""
@@ -172,7 +174,8 @@ class PostgresParticipant:
         try:
             self._still_open(session)
             # it is what tells the outcome if the answer to the commit is lost
-            branch.token = (yield from self._number(branch, session)) or ""
+            number = yield from self._number(branch, session)
+            branch.token = "" if number is None else f"{number} {self._setup.life(session)}"
         except ConnectionBroken as error:
             raise VotedNo(f"{error}, before it was committed", error.code) from error
         try:
@@ -293,21 +296,32 @@ class PostgresParticipant:
 
     def outcome(self, branch: Branch) -> Flow[Outcome]:
         """By the transaction's number. Without it only "prepared" can be told."""
-        number = branch.token
+        number, _, life = branch.token.partition(" ")
         status = f"pg_xact_status('{int(number)}'::xid8)" if number else "null"
         try:
             answer = yield from self._elsewhere(
-                f"select exists (select from pg_prepared_xacts where gid = '{gid(branch)}'), {status}", "outcome"
+                f"select exists (select from pg_prepared_xacts where gid = '{gid(branch)}'), {status}, {LIFE}",
+                "outcome",
             )
         except SqlError as error:
-            # the number is ahead of the server's: it was restored from an older backup
-            if error.code == "22023":
-                return Outcome.UNKNOWN
-            raise
-        ((prepared, found),) = answer.rows
+            if error.code != _NUMBER_IS_AHEAD:
+                raise
+            return (yield from self._lost(life))
+        ((prepared, found, lives),) = answer.rows
         if prepared in (True, "t"):
             return Outcome.PREPARED
+        if found == "committed" and life and lives != life:
+            # perhaps it was another transaction, that got the number after the crash
+            return Outcome.UNKNOWN
         return {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED}.get(found, Outcome.UNKNOWN)
+
+    def _lost(self, life: str) -> Flow[Outcome]:
+        """Of a branch whose number the server has not given yet. If it was not prepared, a crash has taken all of it; otherwise the server was restored from an older
+        backup, or is a standby that is not so far yet."""
+        if not life:
+            return Outcome.UNKNOWN
+        ((lives, standby),) = (yield from self._elsewhere(f"select {LIFE}, pg_is_in_recovery()", "outcome, lost")).rows
+        return Outcome.ABORTED if lives != life and standby in (False, "f") else Outcome.UNKNOWN
 
     # ---- for operators
 

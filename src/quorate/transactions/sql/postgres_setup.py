@@ -15,20 +15,24 @@ from quorate.transactions.errors import ConfigurationError
 from quorate.transactions.flow import Flow
 from quorate.transactions.sql.session import Answer, Session
 
+LIFE = "pg_stat_get_bgwriter_stat_reset_time()::text"
+"""Another one after every crash, for statistics are lost with whatever else was not on disk. An orderly restart loses neither, and the death of a backend, after which
+PostgreSQL recovers as from a crash, leaves ``pg_postmaster_start_time`` as it was."""
 _FACTS = (
     "select current_setting('max_prepared_transactions')::int, pg_is_in_recovery(), current_setting('server_version_num')::int, "
     "current_database()::text, current_user::text, (select rolsuper from pg_roles where rolname = current_user), "
-    "pg_postmaster_start_time()::text"
+    f"pg_postmaster_start_time()::text, {LIFE}"
 )
 _YES = (True, "t")
 
 
 class Facts:
-    __slots__ = ("database", "server", "superuser", "user")
+    __slots__ = ("database", "life", "server", "superuser", "user")
 
-    def __init__(self, server: str, database: str, user: str, superuser: bool) -> None:
+    def __init__(self, server: str, life: str, database: str, user: str, superuser: bool) -> None:
         self.server = server
         """When it was started, to the microsecond."""
+        self.life = life
         self.database = database
         self.user = user
         self.superuser = superuser
@@ -47,7 +51,12 @@ class PostgresSetup:
         self._ask = ask
         self._elsewhere = elsewhere
         self._recovery: Facts | None = None
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._seen: weakref.WeakKeyDictionary[Any, Facts] = weakref.WeakKeyDictionary()
+
+    def life(self, session: Session) -> str:
+        """Of the server, as it was when the session's connection was checked: no connection outlives a crash."""
+        seen = self._seen.get(session.connection)
+        return "" if seen is None else seen.life
 
     def forget(self) -> None:
         """The server is not what it was."""
@@ -76,10 +85,10 @@ class PostgresSetup:
                 f"{self._name}: the connection's user is {found.user}, and recovery's is {recovery.user}: PostgreSQL lets only {found.user} or a superuser "
                 "end what it prepared; let recovery connect as one of them"
             )
-        self._seen.add(session.connection)
+        self._seen[session.connection] = found
 
     def _facts(self, answer: Answer) -> Facts:
-        ((slots, standby, version, database, user, superuser, server),) = answer.rows
+        ((slots, standby, version, database, user, superuser, server, life),) = answer.rows
         if int(version) < 130000:
             raise ConfigurationError(
                 f"{self._name}: PostgreSQL {int(version) // 10000} is older than 13, which tells no outcomes in the way that is needed"
@@ -91,4 +100,4 @@ class PostgresSetup:
                 f"{self._name}: max_prepared_transactions is 0, so PostgreSQL refuses to prepare transactions; "
                 "set it to the number of connections or more and restart the server"
             )
-        return Facts(str(server), str(database), str(user), superuser in _YES)
+        return Facts(str(server), str(life), str(database), str(user), superuser in _YES)
