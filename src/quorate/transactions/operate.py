@@ -157,7 +157,7 @@ class Operator:
                     f"transaction {gtid} is undecided: an abort by hand needs a --reason, which is kept with it"
                 )
             time = yield from now()
-            found = [Branch(gtid, one.participant) for one in examined.prepared()]
+            found = [one.branch for one in examined.prepared() if one.branch is not None]
             record = yield from decide(
                 self.log, Record(gtid, Decision.ABORT, found, time, self.by, reason), None, time + DECISION_SECONDS
             )

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,11 +22,11 @@ from tests.support.bank import START, Bank
 from quorate import transactions
 from quorate.errors import UsageError
 from quorate.optimistic.retrying import retry
-from quorate.transactions import Aborted, NotYetApplied, Outcome
+from quorate.transactions import Aborted, HeuristicOutcome, NotYetApplied, Outcome
 from quorate.transactions import commit as protocol
 from quorate.transactions.errors import ConnectionBroken
 from quorate.transactions.flow import call
-from quorate.transactions.gtid import parse
+from quorate.transactions.gtid import new, parse
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision
 from quorate.transactions.shells.blocking import Shell
@@ -646,12 +647,44 @@ def test_by_hand_all_branches_follow(shop: Shop, decision: str) -> None:
         assert other.recover_twophase() == []
         (mine,) = [xid for xid in xids if xid.endswith("/stock")]
         contrary = other.rollback_prepared if decision == "commit" else other.commit_prepared
-        with pytest.raises(UsageError, match="that cannot be changed any more"):
+        with pytest.raises(UsageError, match="which nobody can change"):
             contrary(mine, recover=True)
-        with pytest.raises(UsageError, match="nothing of transaction"):
-            other.commit_prepared(f"{shop.coordinator.engine.new_gtid(None)}/stock", recover=True)
+        for end in (other.commit_prepared, other.rollback_prepared):
+            with pytest.raises(UsageError, match="nobody knows of transaction"):
+                end(f"{shop.coordinator.engine.new_gtid(None)}/stock", recover=True)
+            with pytest.raises(UsageError, match="is of the space 'another'"):
+                end(f"{new('another', time.time(), 5.0, 1)}/stock", recover=True)
+    (record,) = shop.records
+    assert record.done
+    assert len(record.branches) == 2
     shop.clean()
     shop.bank.check(moved=7 if decision == "commit" else 0)
+
+
+def test_what_was_ended_otherwise_before_it_is_ended_by_hand_is_on_record(shop: Shop) -> None:
+    shop.bind()
+    session = shop.session(twophase=True)
+    transfer(session)
+    session.prepare()
+    connections = session.get_transaction().connections  # type: ignore[union-attr]  # it is in one
+    gtid = next(iter(connections)).get_transaction().xid.partition("/")[0]  # type: ignore[union-attr]  # as above
+    session.invalidate()
+    with shop.orders.connect() as one, shop.stock.connect() as other:
+
+        def by_hand(when: str, point: str) -> None:
+            if (when, point) == ("after", "log: decide"):
+                shop.bank.pg_run(f"rollback prepared '{gtid}/orders'")
+
+        shop.strike = by_hand
+        with pytest.raises(HeuristicOutcome, match="decided to commit, but orders rolled back"):
+            other.commit_prepared(f"{gtid}/stock", recover=True)
+        assert one.recover_twophase() == other.recover_twophase() == []
+    (record,) = shop.records
+    assert record.heuristic == {"orders": "rolled back"}
+    # mended by hand
+    shop.bank.pg_run(OUT)
+    shop.clean()
+    shop.bank.check(moved=7)
 
 
 @pytest.mark.parametrize("prepared", [False, True])

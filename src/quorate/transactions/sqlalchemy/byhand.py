@@ -11,13 +11,13 @@ from typing import Any
 
 from sqlalchemy.util import await_only
 
-from quorate.errors import UsageError
-from quorate.transactions.commit import APPLY_SECONDS, DECISION_SECONDS, Part, decide, finish
+from quorate.transactions.commit import DECISION_SECONDS, decide
 from quorate.transactions.engine import Engine
 from quorate.transactions.errors import HeuristicOutcome, NotYetApplied
-from quorate.transactions.flow import Failed, Flow, ask, now, side_by_side
+from quorate.transactions.flow import Flow, ask, now
 from quorate.transactions.gtid import Gtid
-from quorate.transactions.participant import Branch, Outcome, Prepared
+from quorate.transactions.operate import Carried, Operator
+from quorate.transactions.participant import Branch, Prepared
 from quorate.transactions.records import Decision, Record
 
 REASON = "decided by hand, through SQLAlchemy"
@@ -37,27 +37,29 @@ def prepared(coordinator: Any, participant: Any) -> list[str]:
 
 
 def resolve(coordinator: Any, gtid: Gtid, decision: Decision) -> None:
-    """Raises UsageError if it is decided otherwise or nothing is prepared; NotYetApplied, HeuristicOutcome; InDoubt; ParticipantError if a participant
-    cannot be asked what is prepared there."""
-    record = _wait(coordinator.shell.run(_resolve(coordinator.engine, gtid, decision)))
-    coordinator.followed(record)
+    """Raises UsageError if it is decided otherwise, nothing is prepared, or it is of another space; NotYetApplied, HeuristicOutcome; InDoubt; ParticipantError if a
+    participant cannot be asked what is prepared there."""
+    carried: Carried = _wait(coordinator.shell.run(_resolve(coordinator.engine, gtid, decision)))
+    against = carried.against()
+    if against:
+        raise HeuristicOutcome(gtid.text, decision.value, against)
+    if carried.waiting:
+        raise NotYetApplied(gtid.text, carried.waiting)
 
 
-def _resolve(engine: Engine, gtid: Gtid, decision: Decision) -> Flow[Record]:
+def _resolve(engine: Engine, gtid: Gtid, decision: Decision) -> Flow[Carried]:
+    operator = Operator(engine.participants, engine.log, engine.space, engine.by)
+    operator.gtid(gtid.text)
+    if decision is Decision.ABORT:
+        return (yield from operator.abort(gtid, REASON))
     record: Record | None = yield from ask("by hand: read", engine.log, "read", gtid)
     if record is None:
         branches = yield from _branches(engine, gtid)
-        if not branches:
-            raise UsageError(f"nothing of transaction {gtid.text} is prepared")
-        time = yield from now()
-        record = Record(gtid, decision, branches, time, engine.by, REASON)
-        record = yield from decide(engine.log, record, None, time + DECISION_SECONDS)
-    if record.decision is not decision:
-        raise UsageError(
-            f"transaction {gtid.text} is decided, to {record.decision.value}, by {record.by}: that cannot be changed any more"
-        )
-    yield from _carry_out(engine, record)
-    return record
+        if branches:
+            time = yield from now()
+            record = Record(gtid, decision, branches, time, engine.by, REASON)
+            yield from decide(engine.log, record, None, time + DECISION_SECONDS)
+    return (yield from operator.commit(gtid))
 
 
 def _branches(engine: Engine, gtid: Gtid) -> Flow[list[Branch]]:
@@ -67,26 +69,3 @@ def _branches(engine: Engine, gtid: Gtid) -> Flow[list[Branch]]:
         listed: Sequence[Prepared] = yield from ask(f"{participant.name}: recover", participant, "recover")
         found += [one.branch for one in listed if one.branch is not None and one.branch.gtid == gtid]
     return found
-
-
-def _carry_out(engine: Engine, record: Record) -> Flow[None]:
-    until = (yield from now()) + APPLY_SECONDS
-    parts = [Part(branch, engine.named(branch.participant)) for branch in record.branches]
-    results = yield from side_by_side([_end(record.decision, part, until) for part in parts])
-    wanted = Outcome.COMMITTED if record.decision is Decision.COMMIT else Outcome.ABORTED
-    waiting: dict[str, str] = {}
-    others: dict[str, str] = {}
-    for part, result in zip(parts, results, strict=True):
-        if isinstance(result, Failed):
-            waiting[part.name] = str(result.error) or type(result.error).__name__
-        elif result.value is not wanted:
-            others[part.name] = result.value.value
-    if others:
-        raise HeuristicOutcome(record.gtid.text, record.decision.value, others)
-    if waiting:
-        raise NotYetApplied(record.gtid.text, waiting)
-
-
-def _end(decision: Decision, part: Part, until: float) -> Flow[Outcome]:
-    yield from ask(f"{part.name}: fence", part.participant, "fence", part.branch)
-    return (yield from finish(decision, part, until))
