@@ -12,6 +12,7 @@ import re
 from quorate.errors import UsageError
 
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 SPACE_MAX = 20
 _SPACE = re.compile(rf"[a-z0-9_-]{{1,{SPACE_MAX}}}\Z")
@@ -23,11 +24,11 @@ RANDOM_BITS = 80
 
 
 def _encode(number: int, width: int = 1) -> str:
-    digits: list[str] = []
-    while number or len(digits) < width:
-        digits.append(_DIGITS[number & 31])
-        number >>= 5
-    return "".join(reversed(digits))
+    text = ""
+    while number:
+        text = _PAIRS[number & 1023] + text
+        number >>= 10
+    return text.lstrip("0").rjust(width, "0")
 
 
 def _decode(text: str) -> int:

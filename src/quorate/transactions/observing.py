@@ -5,6 +5,7 @@ side by side too. How they do it (their own statements) is not: those are the pa
 """
 
 import time
+from functools import lru_cache
 from typing import Any
 
 from quorate.transactions.flow import All, Call, Flow, Value
@@ -47,31 +48,40 @@ class Phase:
             self._span.ended(result, error)
 
 
+@lru_cache
+def _seen(point: str) -> tuple[str, str] | None:
+    """Which phase that is, and whose; None if it is none."""
+    owner, _, what = point.rpartition(": ")
+    if what not in PHASES:
+        return None
+    return what, "" if what == "decide" and owner == LOG else owner
+
+
 def observed(flow: Flow[Value], observer: Observer) -> Flow[Value]:
     """The same flow; its phases are seen."""
     try:
         step = next(flow)
         while True:
             phase = None
-            if isinstance(step, All):
+            if type(step) is All:
                 step = All([observed(one, observer) for one in step.flows], step.seconds)
-            elif isinstance(step, Call):
-                owner, _, what = step.point.rpartition(": ")
-                if what in PHASES:
-                    phase = observer.phase(what, "" if what == "decide" and owner == LOG else owner)
-            value: Any = None
-            error: BaseException | None = None
+            elif type(step) is Call:
+                seen = _seen(step.point)
+                if seen is not None:
+                    phase = observer.phase(*seen)
             try:
                 value = yield step
-            except BaseException as raised:
-                error = raised
-                if not isinstance(raised, Exception):
+            except BaseException as error:
+                if phase is not None:
+                    phase.ended(None, error)
+                if not isinstance(error, Exception):
                     # it is given up
                     raise
-            finally:
+                step = flow.throw(error)
+            else:
                 if phase is not None:
-                    phase.ended(value, error)
-            step = flow.send(value) if error is None else flow.throw(error)
+                    phase.ended(value, None)
+                step = flow.send(value)
     except StopIteration as end:
         found: Value = end.value
         return found

@@ -14,6 +14,7 @@ from quorate.transactions.gtid import Gtid, parse
 from quorate.transactions.participant import Branch
 
 VERSION = RECORD_VERSION
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Decision(Enum):
@@ -88,7 +89,7 @@ class Record:
         if self.resolved is not None:
             resolved = self.resolved
             found["resolved"] = {"by": resolved.by, "at": round(resolved.at, 3), "reason": resolved.reason}
-        return json.dumps(found, separators=(",", ":")).encode()
+        return _JSON.encode(found).encode()
 
     def __repr__(self) -> str:
         return f"Record({self.pack().decode()})"
@@ -103,9 +104,16 @@ def amended(
     resolved: Resolution | None = None,
 ) -> Record:
     """With what was found out since, besides what it says already. (A decision is never changed.)"""
-    found = unpack(record.pack())
-    found.at = record.at
-    found.done = record.done or done
+    found = Record(
+        record.gtid,
+        record.decision,
+        [Branch(branch.gtid, branch.participant, branch.token) for branch in record.branches],
+        record.at,
+        record.by,
+        record.reason,
+        record.done or done,
+        record.heuristic,
+    )
     more = {name: what for name, what in (heuristic or {}).items() if record.heuristic.get(name) != what}
     found.heuristic.update(more)
     # an operator has seen to what he knew of

@@ -2,11 +2,14 @@
 one that he does not use."""
 
 import socket
+import weakref
 from typing import Any
 
 from quorate.errors import UsageError
 from quorate.transactions.sql.session import Session
 
+_known: "weakref.WeakKeyDictionary[type[Any], bool]" = weakref.WeakKeyDictionary()
+"""Of the kinds that were looked at, which are SQLAlchemy's."""
 POSTGRES, MARIADB = "PostgreSQL", "MariaDB"
 
 
@@ -43,7 +46,12 @@ def session_for(connection: Any) -> tuple[str, Session]:
 
 def is_sqlalchemys(what: Any) -> bool:
     """Whether that is an engine, a connection or a session of SQLAlchemy's, which nobody needs to have."""
-    return any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(what).__mro__)
+    kind = type(what)
+    found = _known.get(kind)
+    if found is None:
+        found = any(base.__module__.partition(".")[0] == "sqlalchemy" for base in kind.__mro__)
+        _known[kind] = found
+    return found
 
 
 def shut_down(descriptor: int) -> None:

@@ -16,7 +16,7 @@ from quorate.transactions.sql.session import Answer, SqlError
 
 Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
-_STATES = {
+_STATES: dict[int, str] = {
     pq.TransactionStatus.IDLE: sessions.IDLE,
     pq.TransactionStatus.INTRANS: sessions.OPEN,
     pq.TransactionStatus.INERROR: sessions.FAILED,
@@ -51,7 +51,7 @@ class PsycopgSession:
     def state(self) -> str:
         if self._hung_up or self._pgconn.status != pq.ConnStatus.OK:
             return sessions.BROKEN
-        return _STATES.get(pq.TransactionStatus(self._pgconn.transaction_status), sessions.BROKEN)
+        return _STATES.get(self._pgconn.transaction_status, sessions.BROKEN)
 
     def execute(self, statement: str) -> "PsycopgRequest":
         status = self._pgconn.transaction_status

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from inspect import isawaitable
 from queue import SimpleQueue
 from types import GeneratorType
 from typing import Any
@@ -124,16 +123,16 @@ class _Run:
 
     def _waits(self, strand: _Strand, step: Step) -> bool:
         """Whether the strand has to wait; if not, ``_answer`` is what came of the step."""
-        if isinstance(step, Call):
+        if type(step) is Call:
             self._shell.watch("before", step.point)
             strand.point = step.point
             if step.blocks and self._live > 1 and self._shell.threads is not None:
                 self._in_a_thread(strand, step)
                 return True
             return self._result(strand, step.function())
-        if isinstance(step, All):
+        if type(step) is All:
             return self._side_by_side(strand, step)
-        if isinstance(step, Sleep):
+        if type(step) is Sleep:
             self._timer(time.monotonic() + step.seconds, strand, False)
             return True
         self._answer = time.time()
@@ -151,7 +150,7 @@ class _Run:
             self._poll.register(descriptor, select.POLLIN | select.POLLHUP)
             self._timer(strand.until, strand, True)
             return True
-        if found is not None and isawaitable(found):
+        if hasattr(found, "__await__"):
             if hasattr(found, "close"):
                 found.close()
             raise UsageError(

@@ -68,7 +68,7 @@ def xid(branch: Branch) -> str:
 
 def _until(branch: Branch) -> int:
     """In milliseconds since 1970: witnesses lie in the order in which they can go."""
-    return int(branch.gtid.deadline * 1000)
+    return round(branch.gtid.deadline * 1000)
 
 
 def lock_name(branch: Branch) -> str:
@@ -369,7 +369,7 @@ class MariaDBParticipant:
         try:
             yield from self._elsewhere(
                 f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR DELETE FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
-                f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {int(before * 1000)} AND kind <> {ALONE_ROW} "
+                f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {round(before * 1000)} AND kind <> {ALONE_ROW} "
                 f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}",
                 "tidy",
             )
