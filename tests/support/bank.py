@@ -79,6 +79,19 @@ class Bank:
         ]
         return found
 
+    def roll_back_all(self) -> None:
+        """What a test that failed has left prepared, so that those after it do not wait for it."""
+        for (name,) in self.pg_run("select gid from pg_prepared_xacts"):
+            self.pg_run(f"rollback prepared '{name}'")
+        for form, size, _, data in self.my_run("xa recover"):
+            raw = data if isinstance(data, bytes) else str(data).encode()
+            self.my_run(f"xa rollback X'{raw[:size].hex()}', X'{raw[size:].hex()}', {form}")
+
+    def at_work(self) -> int:
+        """Sessions of PostgreSQL that have a branch, which they may prepare yet, whoever has hung up on them."""
+        ((found,),) = self.pg_run("select count(*) from pg_locks where locktype = 'advisory' and pid is not null")
+        return int(found)
+
     def no_locks(self) -> None:
         """Every row of both can be locked now."""
         with self.pg() as pg, pg.transaction():

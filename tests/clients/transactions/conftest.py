@@ -24,7 +24,9 @@ def bank(servers: tuple[Postgres, MariaDB]) -> Iterator[Bank]:
     made = Bank(*servers)
     made.open()
     yield made
-    assert made.prepared() == []
+    left = made.prepared()
+    made.roll_back_all()
+    assert left == []
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.orm.attributes import instance_state
-from tests.support.bank import START, Bank
+from tests.support.bank import START, Bank, until
 
 from quorate import transactions
 from quorate.errors import UsageError
@@ -950,6 +950,7 @@ def test_a_commit_that_is_cancelled_is_left_to_its_end(
         shop.strike = lambda when, at: None
         while shop.coordinator._tasks:
             await asyncio.wait(shop.coordinator._tasks)
+        await asyncio.to_thread(until, lambda: not bank.at_work(), "nobody can prepare any more")
         await shop.coordinator.sweep()
         await shop.clean()
         # an abort is on record where a branch was left to recovery; without a token where recovery did not find it
