@@ -276,7 +276,7 @@ def report_rows(report: Report) -> list[tuple[str, str, str]]:
         *[("rolled back", gtid, name) for gtid, name in report.aborted],
         *[(f"prepared for {age(old)}", gtid, name) for gtid, name, old in report.in_doubt],
         *[(f"{what} against its decision", gtid, name) for gtid, name, what in heuristics(report)],
-        *[("committed, and cannot be told whether it is here", gtid, name) for gtid, name in report.unknown],
+        *[("decided, and cannot be told whether it is done here", gtid, name) for gtid, name in report.unknown],
         *[("foreign, left alone", what, name) for name, what in report.foreign],
     ]
 

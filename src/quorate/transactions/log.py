@@ -27,7 +27,7 @@ class DecisionLog(Protocol):
         """The Record, or None."""
 
     def records(self) -> Any:
-        """A sequence of all Records."""
+        """A sequence of all Records. What lies among them and is none is passed over, and told in ``unreadable``, if the log has that: a list of what and why."""
 
     def amend(self, records: Sequence[Record]) -> Any:
         """Add ``done``, ``heuristic`` and ``branches`` to the records that stand (``records.amended``); what somebody else has added stays, and what is forgotten

@@ -315,7 +315,8 @@ def _forget(
         horizon = max(gtid.deadline for gtid in old) + 0.001
         yield from ask("sweep log: forget", log, "forget", old, horizon)
         report.forgotten = len(old)
-    tidying = [participant for participant in participants.values() if hasattr(participant, "tidy")]
+    # what cannot be read may be a decision that is not finished
+    tidying = [one for one in participants.values() if hasattr(one, "tidy") and not report.unreadable]
     if old and tidying:
         # What a participant keeps to tell outcomes by is asked for as long as a decision is not finished. Below the horizon there are no new ones now;
         # a coordinator whose clock is slow may have taken one since the sweep began.

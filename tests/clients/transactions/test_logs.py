@@ -16,7 +16,7 @@ from kazoo.client import KazooClient
 from tests.support.ensembles import OURS, THEIRS, Ensemble
 from tests.support.kvcluster import KvCluster
 
-from quorate.errors import QuorateError
+from quorate.errors import QuorateError, RemoteProtocolError
 from quorate.transactions.flow import ask
 from quorate.transactions.gtid import Gtid, new
 from quorate.transactions.log import TOO_LATE
@@ -248,6 +248,25 @@ class TestContract:
                 return found
             found.append(result)
         raise AssertionError
+
+
+@pytest.mark.parametrize("place", ["store", "ours", "theirs"], indirect=True)
+def test_what_is_no_record_is_passed_over_and_told(place: Place) -> None:
+    """Somebody has damaged one: nobody else's recovery waits for him."""
+    log = place.open()
+    good, bad = place.gtid(), place.gtid()
+    for gtid in (good, bad):
+        do(log, "decide", commit(gtid))
+    if isinstance(log, KvLog):
+        log.client.put(log.key(bad), b"hello")
+    else:
+        log.ensemble.client.set(log._path(bad), b"hello")
+    assert packed(do(log, "records")) == packed([commit(good)])
+    (told,) = log.unreadable
+    assert bad.text in told
+    assert "no decision record" in told
+    with pytest.raises(RemoteProtocolError, match="no decision record"):
+        do(log, "read", bad)
 
 
 @pytest.mark.parametrize("place", ["local", "ours", "theirs"], indirect=True)

@@ -135,6 +135,7 @@ class MemoryLog:
         self.horizon = 0.0
         self.loses: list[str] = []
         self.calls: list[str] = []
+        self.unreadable: list[str] = []
         self.down = False
         self.hook: Callable[[str], None] = lambda method: None
 

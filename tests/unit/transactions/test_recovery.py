@@ -312,6 +312,14 @@ def test_nobody_tidies_by_the_clock_alone(scene: Scene) -> None:
     assert scene.stores["a"].tidied == [0.0]
 
 
+def test_nobody_tidies_while_a_decision_cannot_be_read(scene: Scene) -> None:
+    """It may be of a commit that is not finished."""
+    scene.log.unreadable = ["one: no decision record"]
+    report = scene.sweep()
+    assert report.unreadable == scene.log.unreadable
+    assert scene.stores["a"].tidied == []
+
+
 # ---- what somebody did by hand
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from quorate.errors import RemoteProtocolError
 from quorate.transactions.drivers.kazoo import (
     BAD_VERSION,
     NO_NODE,
@@ -81,6 +82,8 @@ class ZooKeeperLog:
         self.root = f"{check_path(root)}/{check_space(space)}"
         self.ensemble = Ensemble(client, timeout)
         self.request_max = request_max
+        self.unreadable: list[str] = []
+        """Of the last list: znodes among the records that hold none, and why."""
         self._horizon: tuple[int, float] | None = None
         """Its version and its value, as last seen."""
 
@@ -162,14 +165,20 @@ class ZooKeeperLog:
             elif names.code != NO_NODE:
                 raise EnsembleError(f"the decisions cannot be listed: {why_not(check(bucket), names)}")
         found: list[Record] = []
+        unreadable: list[str] = []
         for at in range(0, len(paths), _WINDOW):
             window = paths[at : at + _WINDOW]
             items = yield from self._synced("list", *[get(path) for path in window])
             for path, item in zip(window, items, strict=True):
                 if not isinstance(item, Refused):
-                    found.append(unpack(item[0]))
+                    try:
+                        found.append(unpack(item[0]))
+                    except RemoteProtocolError as error:
+                        # nobody's recovery waits for somebody to mend another's record
+                        unreadable.append(f"{path}: {error}")
                 elif item.code != NO_NODE:
                     raise EnsembleError(f"the decision cannot be read: {why_not(check(path), item)}")
+        self.unreadable = unreadable
         return found
 
     def amend(self, records: Sequence[Record]) -> Flow[None]:
