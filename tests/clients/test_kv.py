@@ -171,6 +171,22 @@ def test_every_member_answers_reads(cluster: KvCluster, kv: Client, staleness: f
                 assert item.value == b"v"
 
 
+def test_a_closed_client_says_so(cluster: KvCluster) -> None:
+    client = Client(cluster.addresses)
+    client.close()
+    client.close()
+    with pytest.raises(Refused, match="closed"):
+        client.get("k")
+
+    async def closed() -> None:
+        client = cluster.async_client()
+        await client.close()
+        await client.get("k")
+
+    with pytest.raises(Refused, match="closed"):
+        asyncio.run(closed())
+
+
 def test_transactions_of_many_clients_are_each_done_once(cluster: KvCluster, kv: Client) -> None:
     kv.put("sum", b"0")
 

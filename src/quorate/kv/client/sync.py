@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from quorate.kv.client import aio
+from quorate.kv.client.errors import Refused
 from quorate.kv.client.records import Committed, Event, Held, Item, Key
 from quorate.kv.client.transaction import Transaction as AsyncTransaction
 from quorate.kv.commands import Condition, Write
@@ -88,7 +89,10 @@ class Client:
         return self._inner.metrics
 
     def run(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Carry out ``work`` on this client's loop."""
+        """Carry out ``work`` on this client's loop. Raises Refused if the client is closed."""
+        if self._loop.is_closed():
+            work.close()
+            raise Refused("this client is closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
