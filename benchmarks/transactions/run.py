@@ -96,6 +96,7 @@ def main() -> int:
         help="counts of workers in the second part, 1,8 if not said; empty: no second part",
     )
     parser.add_argument("--processes", type=int, default=4, help="that workers are also spread over; 0: they are not")
+    parser.add_argument("--think-ms", type=float, default=0.0, help="between a worker's transactions")
     parser.add_argument("--binlog", action="store_true", help="MariaDB writes a binary log, and syncs it")
     parser.add_argument("--modes", default="", help=f"only these of {', '.join((*THREADS, *ASYNC))}")
     parser.add_argument("--markdown", action="store_true", help="tables for docs/benchmarks.md")
@@ -111,14 +112,16 @@ def main() -> int:
     try:
         text = [tables.machine(arguments)]
         if workers:
-            with Servers(make_folder("fast"), max(workers), None, arguments.binlog) as servers:
+            with Servers(
+                make_folder("fast"), max(workers), None, arguments.binlog, arguments.think_ms / 1000
+            ) as servers:
                 wanted = loads(arguments, workers, False)
                 samples = measure(servers, wanted, arguments.rounds, arguments.seconds)
             text += tables.speed(samples)
         if arguments.slow_ms and slow_workers:
             folder = make_folder("slow")
             slow = SlowSync(make_folder("library"))
-            with Servers(folder, max(slow_workers), slow, arguments.binlog) as servers:
+            with Servers(folder, max(slow_workers), slow, arguments.binlog, arguments.think_ms / 1000) as servers:
                 counted = count(servers, [mode for mode, workers_, _ in loads(arguments, [1], True)])
                 slow.slow_down(arguments.slow_ms)
                 wanted = loads(arguments, slow_workers, True)

@@ -31,10 +31,12 @@ Numbers = dict[str, float]
 
 
 class Servers:
-    """One of each, and three members of the store. ``slow``: preloaded into all. ``binlog``: MariaDB writes and syncs one."""
+    """One of each, and three members of the store. ``slow``: preloaded into all. ``binlog``: MariaDB writes and syncs one. ``think``: seconds between a worker's
+    transactions."""
 
-    def __init__(self, folder: Path, workers: int, slow: SlowSync | None, binlog: bool) -> None:
+    def __init__(self, folder: Path, workers: int, slow: SlowSync | None, binlog: bool, think: float) -> None:
         self.folder = folder
+        self.think = think
         self.slow = slow
         self._stack = ExitStack()
         self._clients: list[Client] = []
@@ -174,8 +176,15 @@ class Client:
             raise SystemExit("a worker's process has ended")
         return line
 
-    def begin(self, mode: str, workers: int, first: int, seconds: float, transactions: int = 0) -> None:
-        told = {"mode": mode, "workers": workers, "first": first, "seconds": seconds, "transactions": transactions}
+    def begin(self, mode: str, workers: int, first: int, seconds: float, transactions: int, think: float) -> None:
+        told = {
+            "mode": mode,
+            "workers": workers,
+            "first": first,
+            "seconds": seconds,
+            "transactions": transactions,
+            "think": think,
+        }
         self.say(json.dumps(told))
 
     def result(self) -> dict[str, Any]:
@@ -198,7 +207,7 @@ def drive(servers: Servers, mode: str, workers: int, processes: int, seconds: fl
     share = [workers // processes + (index < workers % processes) for index in range(processes)]
     first = 0
     for client, part in zip(clients, share, strict=True):
-        client.begin(mode, part, first * ROWS, seconds, transactions)
+        client.begin(mode, part, first * ROWS, seconds, transactions, servers.think)
         first += part
     for client in clients:
         client.hear()

@@ -1,7 +1,8 @@
 """A process that carries workers: ``python -m benchmarks.transactions.worker PLACES``. It is told one slice after the other on standard input, a line of
 JSON each, and answers on standard output:
 
-    {"mode": …, "workers": …, "first": …, "seconds": …, "transactions": …}   workers of that mode, whose rows begin there, for so long, or so many each
+    {"mode": …, "workers": …, "first": …, "seconds": …, "transactions": …, "think": …}
+                                                                           workers of that mode, whose rows begin there, for so long, or so many each
     ready                                                                  all are connected and have done their first transactions
     go                                                                     begin, and
     {"latencies_us": […], "seconds": …, "cpu": …}                          what came of it; connections are still open
@@ -40,6 +41,8 @@ class Slice:
         self.first = int(told["first"])
         self.seconds = float(told["seconds"])
         self.transactions = int(told["transactions"])
+        self.think = float(told["think"])
+        """Seconds between a worker's transactions."""
         self.places = places
         self.latencies: list[list[int]] = [[] for _ in range(self.workers)]
         self.over = 0.0
@@ -100,6 +103,8 @@ def in_threads(slice_: Slice) -> None:
                 once(rows[done % ROWS])
                 latencies.append((now() - began) // 1000)
                 done += 1
+                if slice_.think:
+                    time.sleep(slice_.think)
         except BaseException as error:
             failed.append(error)
             ready.abort()
@@ -141,6 +146,8 @@ async def on_a_loop(slice_: Slice) -> None:
             await once(rows[done % ROWS])
             latencies.append((now() - began) // 1000)
             done += 1
+            if slice_.think:
+                await asyncio.sleep(slice_.think)
 
     await asyncio.gather(*[warm(worker) for worker in range(slice_.workers)])
     say("ready")
