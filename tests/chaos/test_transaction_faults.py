@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.chaos.txn_worker import AMOUNT, coordinator_of, move, warm_up
+from tests.chaos.txn_worker import AMOUNT, coordinator_of, move, move_by_zope, warm_up
 from tests.support.bank import ACCOUNTS, START, Bank, until
 from tests.support.databases import MariaDB, Postgres, why_no_mariadb, why_no_postgres
 from tests.support.ensembles import OURS, THEIRS, Ensemble
@@ -80,7 +80,10 @@ class Stage:
         # the first one looks at the servers' settings besides
         for _ in range(2):
             seen.clear()
-            assert move(coordinator, ACCOUNTS, AMOUNT) == "committed"
+            if "zope" in self.task:
+                move_by_zope(coordinator, ACCOUNTS, AMOUNT)
+            else:
+                assert move(coordinator, ACCOUNTS, AMOUNT) == "committed"
         coordinator.close()
         found = [point for point in dict.fromkeys(seen) if not point[1].endswith((": begin", "amend"))]
         assert ("after", "log: decide") in found
@@ -140,6 +143,17 @@ def stage(request: pytest.FixtureRequest, bank: Bank, tmp_path: Path) -> Stage:
 
 
 def test_the_coordinator_dies_at_every_point(stage: Stage) -> None:
+    dies_everywhere(stage)
+
+
+def test_the_process_dies_at_every_point_of_a_commit_of_zopes(bank: Bank, tmp_path: Path) -> None:
+    """Prepared in its ``commit``, decided in the last vote, carried out in ``tpc_finish``."""
+    stage = Stage(bank, str(tmp_path / "decisions"))
+    stage.task["zope"] = True
+    dies_everywhere(stage)
+
+
+def dies_everywhere(stage: Stage) -> None:
     points = stage.points()
     running = []
     for number, point in enumerate(points):

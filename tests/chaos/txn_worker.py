@@ -2,7 +2,7 @@
 
     python -m tests.chaos.txn_worker '{"postgres": …, "mariadb": {…}, "decisions": …, "account": 1, "strike": ["before", "log: decide"]}'
 
-With ``znodes``, the path of a znode, the money goes from PostgreSQL to a child of it. Without ``strike`` it moves 1 between random accounts, on and on, and tells of each on a line: ``<outcome> <account>``.
+With ``znodes``, the path of a znode, the money goes from PostgreSQL to a child of it; with ``zope`` the transaction is one of Zope's. Without ``strike`` it moves 1 between random accounts, on and on, and tells of each on a line: ``<outcome> <account>``.
 """
 
 import json
@@ -55,6 +55,33 @@ def move(coordinator: Coordinator, account: int, amount: int, early: bool = Fals
     return "committed"
 
 
+class Bystander:
+    """Another data manager of a transaction of Zope's, so that ours has somebody to wait for."""
+
+    transaction_manager = None
+
+    def _nothing(self, transaction: Any) -> None:
+        return
+
+    abort = tpc_begin = commit = tpc_vote = tpc_finish = tpc_abort = _nothing
+
+    def sortKey(self) -> str:  # noqa: N802  # as IDataManager has it
+        return "bystander"
+
+
+def move_by_zope(coordinator: Coordinator, account: int, amount: int) -> None:
+    import transaction
+
+    from quorate.transactions.zope import join
+
+    with transaction.manager as zopes:
+        zopes.join(Bystander())
+        ours = join(coordinator)
+        ours.enlist("orders").execute("update accounts set balance = balance - %s where id = %s", (amount, account))
+        with ours.enlist("stock").cursor() as cursor:
+            cursor.execute("update accounts set balance = balance + %s where id = %s", (amount, account))
+
+
 def move_to_znode(coordinator: Coordinator, znodes: str, account: int, amount: int) -> None:
     """From PostgreSQL to the account's znode below ``znodes``."""
     path = f"{znodes}/{account}"
@@ -86,6 +113,8 @@ def die(task: dict[str, Any]) -> None:
     armed = True
     if "znodes" in task:
         move_to_znode(coordinator, task["znodes"], task["account"], AMOUNT)
+    elif "zope" in task:
+        move_by_zope(coordinator, task["account"], AMOUNT)
     else:
         move(coordinator, task["account"], AMOUNT)
     sys.stdout.write("survived\n")
