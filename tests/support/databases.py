@@ -41,6 +41,10 @@ def why_no_mariadb() -> str:
     return "" if MariaDB.program("mariadbd") and MariaDB.program("mariadb-install-db") else "MariaDB is not installed"
 
 
+def why_no_pgbouncer() -> str:
+    return "" if PgBouncer.program() else "PgBouncer is not installed"
+
+
 class Server:
     """``settings``: what differs from the defaults of a test server, which syncs as one in production does."""
 
@@ -197,6 +201,47 @@ class Postgres(Server):
             except ProcessLookupError:
                 continue
         self._end(signal.SIGKILL)
+
+
+class PgBouncer(Server):
+    """In front of ``postgres``; ``mode``: session, transaction or statement."""
+
+    account = "postgres"
+
+    def __init__(self, folder: Path, postgres: Postgres, mode: str) -> None:
+        self._postgres = postgres
+        self._mode = mode
+        super().__init__(folder)
+
+    @staticmethod
+    def program() -> str:
+        return _find("pgbouncer", "/usr/sbin/pgbouncer")
+
+    @property
+    def conninfo(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    def create(self) -> None:
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": self._mode,
+        }
+        lines = ["[databases]", f"postgres = {self._postgres.conninfo}", "[pgbouncer]"]
+        lines += [f"{name} = {value}" for name, value in settings.items()]
+        (self.folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+
+    def command(self) -> Sequence[str]:
+        return [self.program(), "-q", str(self.folder / "pgbouncer.ini")]
+
+    def ping(self) -> None:
+        psycopg.connect(self.conninfo, connect_timeout=2).close()
+
+    def stop(self) -> None:
+        # SIGINT would wait for clients to leave
+        self._end(signal.SIGTERM)
 
 
 class MariaDB(Server):

@@ -13,6 +13,7 @@
     name = "orders"
     kind = "postgres"
     conninfo = "host=db1 dbname=shop user=app"   # as libpq takes it; passwords may be in its passfile
+    prepare_statements = true                    # false behind a PgBouncer that pools transactions
 
     [[participants]]
     name = "stock"
@@ -162,11 +163,14 @@ def _participants(top: Table) -> dict[str, Callable[[], Any]]:
 
 def _postgres(name: str, table: Table) -> Callable[[], Any]:
     conninfo = table.text("conninfo")
+    options: dict[str, Any] = {}
+    if not table.truth("prepare_statements", True):
+        options["prepare_threshold"] = None
 
     def make() -> Any:
         from quorate.transactions.databases import Postgres
 
-        return Postgres(name, conninfo)
+        return Postgres(name, conninfo, **options)
 
     return make
 

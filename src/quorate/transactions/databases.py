@@ -29,9 +29,10 @@ def same_place(one: tuple[str, int, str], other: tuple[str, int, str]) -> bool:
 class Postgres(PostgresParticipant):
     kind = drivers.POSTGRES
 
-    def __init__(self, name: str, conninfo: str) -> None:
+    def __init__(self, name: str, conninfo: str, **options: Any) -> None:
         """``conninfo``: as psycopg takes it, key=value or a URL. The user must be the one whose connections are enlisted, or a superuser: PostgreSQL lets no
-        others end what he prepared. Raises UsageError."""
+        others end what he prepared. ``options``: what psycopg's ``connect`` takes besides, for connections that transactions open: ``row_factory``, ``prepare_threshold``
+        (None behind a PgBouncer that pools transactions), … Raises UsageError."""
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
 
@@ -41,7 +42,10 @@ class Postgres(PostgresParticipant):
             found = conninfo_to_dict(conninfo)
         except psycopg.Error as error:
             raise UsageError(f"{name}: {' '.join(str(error).split())}") from error
+        if "autocommit" in options:
+            raise UsageError(f"{name}: autocommit is the coordinator's to choose")
         self.conninfo = conninfo
+        self._options = options
         database = str(found.get("dbname") or found.get("user") or "")
         where = (str(found.get("host") or ""), int(found.get("port") or 5432), database)
         super().__init__(name, Pool(name, lambda: connect(conninfo, CONNECT_SECONDS)), where)
@@ -50,7 +54,7 @@ class Postgres(PostgresParticipant):
         """For a transaction of a program that blocks."""
         from quorate.transactions.drivers.psycopg import connect
 
-        return connect(self.conninfo, CONNECT_SECONDS)
+        return connect(self.conninfo, CONNECT_SECONDS, **self._options)
 
     async def connect_async(self) -> Session:
         import psycopg
@@ -58,7 +62,9 @@ class Postgres(PostgresParticipant):
         from quorate.transactions.drivers.psycopg import PsycopgSession
 
         try:
-            return PsycopgSession(await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True))
+            return PsycopgSession(
+                await psycopg.AsyncConnection.connect(self.conninfo, autocommit=True, **self._options)
+            )
         except psycopg.Error as error:
             raise ConnectionBroken(f"{self.name}: {' '.join(str(error).split())}") from error
 

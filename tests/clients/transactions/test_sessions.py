@@ -11,9 +11,10 @@ from typing import Any
 
 import pymysql
 import pytest
+from psycopg.rows import dict_row
 from tests.support.bank import Bank
 
-from quorate.transactions import Aborted
+from quorate.transactions import Aborted, MariaDB, Postgres
 from quorate.transactions.aio import Coordinator as AsyncCoordinator
 from quorate.transactions.drivers import session_for
 from quorate.transactions.gtid import parse
@@ -38,6 +39,29 @@ def test_a_session_whose_answer_was_not_taken_is_of_no_use(bank: Bank, driver: s
         assert session.state() == "idle"
 
 
+def test_connections_are_opened_as_the_user_says(bank: Bank, decisions: Path) -> None:
+    postgres = Postgres("orders", bank.postgres.conninfo, row_factory=dict_row, prepare_threshold=None)
+    mariadb = MariaDB("stock", **bank.mariadb.parameters, cursorclass=pymysql.cursors.DictCursor)  # type: ignore[arg-type]  # a dict of several types
+    with Coordinator(decisions, [postgres, mariadb], sweep_every=None) as coordinator, coordinator.transaction() as tx:
+        connection = tx.enlist("orders")
+        assert connection.prepare_threshold is None
+        assert connection.execute("select 1 as one").fetchone() == {"one": 1}
+        with tx.enlist("stock").cursor() as cursor:
+            cursor.execute("select 1 as one")
+            assert cursor.fetchone() == {"one": 1}
+
+    async def main() -> None:
+        postgres = Postgres("orders", bank.postgres.conninfo, row_factory=dict_row)
+        async with (
+            AsyncCoordinator(decisions, [postgres], sweep_every=None) as coordinator,
+            coordinator.transaction() as tx,
+        ):
+            cursor = await (await tx.enlist("orders")).execute("select 1 as one")
+            assert await cursor.fetchone() == {"one": 1}
+
+    asyncio.run(main())
+
+
 class InTheWay:
     """Makes a branch's witness row, and does not commit: its prepare waits, until just after the coordinator has given it up."""
 
@@ -50,7 +74,7 @@ class InTheWay:
         assert found is not None
         with self._connection.cursor() as cursor:
             cursor.execute(
-                f"insert into quorate_txn values ({int(found.deadline * 1000)}, X'{gtid.encode().hex()}', 'stock', 1)"
+                f"insert into quorate_txn values ({round(found.deadline * 1000)}, X'{gtid.encode().hex()}', 'stock', 1)"
             )
 
     def watch(self, when: str, point: str) -> None:

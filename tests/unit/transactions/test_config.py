@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quorate import transactions
-from quorate.errors import ConfigError
+from quorate.errors import ConfigError, UsageError
 from quorate.transactions import config
 from quorate.transactions.sync import Coordinator
 
@@ -56,6 +56,10 @@ def test_what_a_file_says(tmp_path: Path) -> None:
     assert isinstance(inventory, transactions.Kv)
     assert inventory.name == "inventory"
     assert found.participants()[0] is not orders
+    assert orders._options == {}
+    pooled = GOOD.replace('user=app"', 'user=app"\nprepare_statements = false', 1)
+    (orders, *_) = config.load(written(tmp_path, pooled)).participants()
+    assert orders._options == {"prepare_threshold": None}
 
 
 def test_a_coordinator_is_made_of_it(tmp_path: Path) -> None:
@@ -101,6 +105,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         ('kind = "mariadb"', 'kind = "oracle"', "participants[1].kind: expected one of postgres, mariadb, kv"),
         ('kind = "mariadb"', "", "participants[1].kind is missing, expected one of postgres, mariadb, kv"),
         ('conninfo = "host=db1', 'connifo = "host=db1', "participants[0].conninfo is missing, expected a text"),
+        ('dbname=shop user=app"', 'dbname=shop"\nprepare_statements = "no"', "participants[0].prepare_statements: expected true or false, found 'no'"),
         ('host = "db2"', 'hots = "db2"', "participants[1].hots is not known"),
         ('host = "db2"', "port = 0", "participants[1].port: expected a number from 1 to 65535, found 0"),
         ('"stock.password"', '"nowhere"', "participants[1].password_file: "),
@@ -122,6 +127,11 @@ def test_a_wrong_conninfo_names_the_participant(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="orders: ") as raised:
         config.load(path).participants()
     assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_autocommit_is_not_the_users_choice() -> None:
+    with pytest.raises(UsageError, match="orders: autocommit is the coordinator's"):
+        transactions.Postgres("orders", "host=db1", autocommit=False)
 
 
 def test_no_file_and_no_toml(tmp_path: Path) -> None:

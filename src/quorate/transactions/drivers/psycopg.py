@@ -138,10 +138,11 @@ def _text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def connect(conninfo: str, seconds: float) -> PsycopgSession:
-    """For recovery. Raises ConnectionBroken."""
+def connect(conninfo: str, seconds: float, **options: Any) -> PsycopgSession:
+    """Raises ConnectionBroken."""
+    chosen: dict[str, Any] = {"connect_timeout": max(2, round(seconds)), **options}
     try:
-        return PsycopgSession(psycopg.connect(conninfo, autocommit=True, connect_timeout=max(2, round(seconds))))
+        return PsycopgSession(psycopg.connect(conninfo, autocommit=True, **chosen))
     except psycopg.Error as error:
         raise ConnectionBroken(_text(error)) from error
 
