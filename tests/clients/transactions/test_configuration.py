@@ -95,13 +95,20 @@ def test_recovery_must_look_at_the_same_database(bank: Bank, decisions: Path) ->
 
 
 def test_a_server_that_prepares_nothing(bank: Bank, decisions: Path, tmp_path: Path) -> None:
-    """And one that is not recovery's, which another connection is of."""
+    """And one that is not recovery's, which another connection is of; and a standby."""
     with Postgres(tmp_path / "postgres", {"max_prepared_transactions": "0"}) as other:
         assert isinstance(other, Postgres)
         said = told(decisions, [transactions.Postgres("orders", other.conninfo)], "orders", "orders")
         assert "max_prepared_transactions is 0" in said
-    with Postgres(tmp_path / "another") as another, psycopg.connect(another.conninfo, autocommit=True) as connection:
-        assert "to another server than recovery's" in told(decisions, [orders(bank)], connection, "orders")
+    with Postgres(tmp_path / "another") as another:
+        assert isinstance(another, Postgres)
+        with psycopg.connect(another.conninfo, autocommit=True) as connection:
+            assert "to another server than recovery's" in told(decisions, [orders(bank)], connection, "orders")
+        another.stop()
+        (another.folder / "data" / "standby.signal").touch()
+        another.start()
+        said = told(decisions, [transactions.Postgres("orders", another.conninfo)], "orders", "orders")
+        assert "the server is a standby, which cannot prepare transactions" in said
 
 
 def test_no_slots_left(bank: Bank, decisions: Path) -> None:
