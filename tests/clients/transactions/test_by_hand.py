@@ -162,6 +162,47 @@ def test_a_witness_that_somebody_holds_does_not_keep_tidying_waiting(bank: Bank)
     stock.pool.close()
 
 
+def test_a_branch_that_nobody_has_ended_keeps_nobody_else_waiting(bank: Bank, decisions: Path) -> None:
+    """Its witness is locked, and the first one in the table, or lies among those that are to be tidied away."""
+    bank.my_run("drop table if exists quorate_txn")
+    bank.my_run("set global innodb_lock_wait_timeout = 1")
+    (_, stock) = bank.participants()
+    held = Branch(new("others", time.time() - 3000.0, 5.0, 81), "stock")
+    old = [Branch(new("facts", time.time() - 2000.0 + number, 5.0, 81), "stock") for number in range(3)]
+    try:
+        for branch in [held, *old]:
+            session = stock.connect()
+            Shell().run(stock.begin(branch, session, 5.0))
+            Shell().run(stock.insist(branch))
+            run(stock, "prepare", branch)
+            if branch is not held:
+                run(stock, "commit", branch)
+        # a coordinator that was not here before
+        with (
+            Coordinator(decisions, bank.participants(), sweep_every=None) as coordinator,
+            coordinator.transaction() as tx,
+        ):
+            transfer(tx)
+        # somebody looks at one of them
+        with bank.my() as connection, connection.cursor() as cursor:
+            cursor.execute("begin")
+            cursor.execute(
+                "select * from quorate_txn where until = %s for update", (round(old[1].gtid.deadline * 1000),)
+            )
+            run(stock, "tidy", old[2].gtid.deadline + 0.001, "facts")
+            outcomes = [run(stock, "outcome", branch) for branch in [held, *old]]
+            assert outcomes == [Outcome.PREPARED, Outcome.ABORTED, Outcome.COMMITTED, Outcome.ABORTED]
+            cursor.execute("rollback")
+        run(stock, "tidy", old[2].gtid.deadline + 0.001, "facts")
+        assert run(stock, "outcome", old[1]) is Outcome.ABORTED, "nobody remembers"
+        run(stock, "rollback", held)
+    finally:
+        stock.let_go(held)
+        stock.pool.close()
+        bank.my_run("set global innodb_lock_wait_timeout = default")
+    bank.check(moved=7)
+
+
 def test_the_witness_of_a_single_commit_is_kept_by_the_servers_clock(bank: Bank) -> None:
     """A sweeper whose clock is a day ahead does not take it from a coordinator that is just about to ask for it."""
     (_, stock) = bank.participants()

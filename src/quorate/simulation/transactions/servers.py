@@ -468,6 +468,10 @@ class SimMariaDB(Server):
         return Answer("")
 
     def _question(self, statement: str) -> Answer:
+        tidied = _TIDIED.search(statement)
+        if tidied is not None:
+            self._tidy(int(tidied.group(1)), (self.seconds() - int(tidied.group(2))) * 1000)
+            return Answer("")
         if statement == "XA RECOVER":
             rows = []
             for txn in self.txns.values():
@@ -511,11 +515,6 @@ class SimMariaDB(Server):
         if statement.startswith(
             ("SELECT kind", "INSERT INTO `db`.quorate_txn SELECT", "SHOW GRANTS", "DO RELEASE_LOCK")
         ):
-            return Answer("")
-        if statement.startswith("SET STATEMENT"):
-            tidied = _TIDIED.search(statement)
-            assert tidied is not None
-            self._tidy(int(tidied.group(1)), (self.seconds() - int(tidied.group(2))) * 1000)
             return Answer("")
         if statement.startswith(("SELECT t.TABLE_NAME", "DELETE")):
             return Answer("")

@@ -366,15 +366,21 @@ class MariaDBParticipant:
     def tidy(self, before: float, space: str) -> Flow[None]:
         """Delete witnesses of the space's transactions whose deadline was before that, of which nobody will ask any more; and those of commits in one phase, which
         no decision speaks of, when they are old by the server's clock. What somebody has locked is left for later."""
+        # A DELETE of a range waits for every row that it looks at, the first one beyond its end among them, and any may be a prepared branch's, for days. So
+        # rows are looked for without locks, and deleted one by one.
         try:
             yield from self._elsewhere(
-                f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR DELETE FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
+                f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_LOCK_WAIT} BEGIN END; "
+                "SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; START TRANSACTION; "
+                f"FOR old IN (SELECT until, gtrid, branch FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
                 f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {round(before * 1000)} AND kind <> {ALONE_ROW} "
-                f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}",
+                f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}) DO "
+                f"DELETE FROM {self._table} WHERE until = old.until AND gtrid = old.gtrid AND branch = old.branch; END FOR; "
+                "COMMIT; SET SESSION innodb_lock_wait_timeout = @w; END",
                 "tidy",
             )
         except SqlError as error:
-            if error.code not in (_NO_SUCH_TABLE, _LOCK_WAIT):
+            if error.code != _NO_SUCH_TABLE:
                 raise
 
     # ---- for operators
