@@ -176,7 +176,8 @@ class Run:
             process.shell.alive and process.idle <= self.options["strands"] for process in self.processes[:-1]
         )
         clean = not (report.in_doubt or report.unreachable or report.unknown)
-        self._clean = clean and not world.undone() and not working
+        # what is written late is swept, too
+        self._clean = clean and not world.undone() and not working and not world.store.under_way
 
 
 def _nothing() -> None:

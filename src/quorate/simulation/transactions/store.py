@@ -22,6 +22,8 @@ class SimStore:
         self.away = False
         self.losses = 0.0
         self.late = 0.0
+        self.under_way = 0
+        """Writes that were given up, and will be done yet."""
 
     # ---- what a client calls
 
@@ -48,6 +50,7 @@ class SimStore:
             done = write and self._stream.chance(0.5)
             if done:
                 # the writer gives up, and it is done all the same, perhaps much later
+                self.under_way += 1
                 late = 3 * SECOND if self.late and self._stream.chance(self.late) else 0
                 self._scheduler.after(self._pause() + self._stream.around(late), self._quietly, work)
             self._scheduler.after(
@@ -60,6 +63,7 @@ class SimStore:
         return waiting
 
     def _quietly(self, work: Any) -> None:
+        self.under_way -= 1
         try:
             work()
         except Conflict:
