@@ -323,9 +323,14 @@ def _forget(
         records: Sequence[Record] = yield from ask("sweep log: records again", log, "records")
         horizon = min([horizon, *[record.gtid.deadline for record in records if not record.done]])
     for participant in tidying:
-        yield from side_by_side(
+        (tidied,) = yield from side_by_side(
             [ask(f"sweep {participant.name}: tidy", participant, "tidy", horizon, space)], ASK_SECONDS
         )
+        if isinstance(tidied, Failed):
+            why = str(tidied.error) or type(tidied.error).__name__
+            report.unreachable.setdefault(
+                participant.name, f"what it kept of old transactions cannot be deleted: {why}"
+            )
 
 
 def _seen_by_operators(record: Record, time: float) -> bool:

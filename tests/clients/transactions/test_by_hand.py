@@ -162,10 +162,12 @@ def test_a_witness_that_somebody_holds_does_not_keep_tidying_waiting(bank: Bank)
     stock.pool.close()
 
 
-def test_a_branch_that_nobody_has_ended_keeps_nobody_else_waiting(bank: Bank, decisions: Path) -> None:
+@pytest.mark.parametrize("isolation", ["repeatable-read", "serializable"])
+def test_a_branch_that_nobody_has_ended_keeps_nobody_else_waiting(bank: Bank, decisions: Path, isolation: str) -> None:
     """Its witness is locked, and the first one in the table, or lies among those that are to be tidied away."""
     bank.my_run("drop table if exists quorate_txn")
     bank.my_run("set global innodb_lock_wait_timeout = 1")
+    bank.my_run(f"set global tx_isolation = '{isolation}'")
     (_, stock) = bank.participants()
     held = Branch(new("others", time.time() - 3000.0, 5.0, 81), "stock")
     old = [Branch(new("facts", time.time() - 2000.0 + number, 5.0, 81), "stock") for number in range(3)]
@@ -200,6 +202,7 @@ def test_a_branch_that_nobody_has_ended_keeps_nobody_else_waiting(bank: Bank, de
         stock.let_go(held)
         stock.pool.close()
         bank.my_run("set global innodb_lock_wait_timeout = default")
+        bank.my_run("set global tx_isolation = default")
     bank.check(moved=7)
 
 

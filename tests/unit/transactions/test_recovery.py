@@ -312,6 +312,18 @@ def test_nobody_tidies_by_the_clock_alone(scene: Scene) -> None:
     assert scene.stores["a"].tidied == [0.0]
 
 
+def test_a_participant_that_cannot_tidy_is_told_of(scene: Scene) -> None:
+    views = scene.views()
+
+    def tidy(before: float, space: str) -> None:
+        raise QuorateError("no room")
+
+    views["a"].tidy = tidy  # type: ignore[method-assign]  # of this one
+    report = scene.sweep(views)
+    assert report.unreachable == {"a": "what it kept of old transactions cannot be deleted: no room"}
+    assert scene.stores["b"].tidied == [0.0]
+
+
 def test_nobody_tidies_while_a_decision_cannot_be_read(scene: Scene) -> None:
     """It may be of a commit that is not finished."""
     scene.log.unreadable = ["one: no decision record"]

@@ -371,7 +371,9 @@ class MariaDBParticipant:
         try:
             yield from self._elsewhere(
                 f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_LOCK_WAIT} BEGIN END; "
-                "SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; START TRANSACTION; "
+                "SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; "
+                # at SERIALIZABLE, if that is the default, what is only looked at would be locked
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION; "
                 f"FOR old IN (SELECT until, gtrid, branch FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
                 f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {round(before * 1000)} AND kind <> {ALONE_ROW} "
                 f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}) DO "
