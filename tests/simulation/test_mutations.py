@@ -4,11 +4,12 @@ docs/verification.md has the table of all of them, with what each takes; here ar
 without the bug.
 """
 
+from collections.abc import Iterator
+
 import pytest
+from tests.support.deliberate import Search
 
 from quorate.simulation.zookeeper.mutations import MUTATIONS, mutated
-from quorate.simulation.zookeeper.mutations.mutation import Mutation
-from quorate.simulation.zookeeper.run import SIMULATION
 
 RUNS = 120
 """At most so many may be needed."""
@@ -37,24 +38,15 @@ SLOW = frozenset(
 """Noticed only after hundreds of runs, or not yet: see the table."""
 
 
-def first_noticed(mutation: Mutation) -> int | None:
-    """The first seed whose run fails; an exception of the production code that ends a run counts too."""
-    first = FIRST.get(mutation.name, 1)
-    for seed in range(first, first + RUNS):
-        try:
-            if SIMULATION.run(seed, mutation.draw(seed)).failure:
-                return seed
-        except Exception:
-            return seed
-    return None
+@pytest.fixture(scope="module")
+def search(request: pytest.FixtureRequest) -> Iterator[Search]:
+    with Search("zab", RUNS, FIRST).of(request) as begun:
+        yield begun
 
 
 @pytest.mark.parametrize("name", [name for name in MUTATIONS if name not in SLOW])
-def test_a_deliberate_bug_is_noticed(name: str) -> None:
-    with mutated(name) as mutation:
-        seed = first_noticed(mutation)
-    assert seed is not None, f"not noticed in {RUNS} runs: {mutation.what}"
-    assert not SIMULATION.run(seed, mutation.draw(seed)).failure, "the run fails without the bug as well"
+def test_a_deliberate_bug_is_noticed(search: Search, name: str) -> None:
+    search.judge(name)
 
 
 def test_there_are_enough_and_the_slow_ones_exist() -> None:

@@ -7,9 +7,10 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
+from tests.support.deliberate import Search
 
 from quorate.cli.simulate import parse_seeds
 from quorate.simulation.batch import Batch, Outcome, Totals
@@ -104,19 +105,15 @@ def test_one_seed_gives_one_trace_whatever_the_hash_seed() -> None:
     assert len(set(outputs[0].splitlines())) == 8
 
 
+@pytest.fixture(scope="module")
+def search(request: pytest.FixtureRequest) -> Iterator[Search]:
+    with Search("paxos", NOTICED_WITHIN).of(request) as begun:
+        yield begun
+
+
 @pytest.mark.parametrize("name", [name for name in MUTATIONS if name not in SLOW])
-def test_a_deliberate_bug_is_noticed(name: str) -> None:
-    mutation = MUTATIONS[name]
-    with mutation.applied():
-        for seed in range(1, NOTICED_WITHIN + 1):
-            try:
-                if SIMULATION.run(seed, mutation.draw(seed)).failure:
-                    break
-            except Exception:
-                break  # of the production code, which ends the run: that is noticed, too
-        else:
-            pytest.fail(f"not noticed in {NOTICED_WITHIN} runs: {mutation.what}")
-    assert not SIMULATION.run(seed, mutation.draw(seed)).failure, "the run fails without the bug as well"
+def test_a_deliberate_bug_is_noticed(search: Search, name: str) -> None:
+    search.judge(name)
 
 
 def test_there_are_enough_and_the_slow_ones_exist() -> None:

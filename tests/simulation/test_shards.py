@@ -6,9 +6,10 @@ A failing seed is named; ``quorate simulate shards --seed N --trace out.html`` r
 import os
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
+from tests.support.deliberate import Search
 
 from quorate.cli.simulate import parse_seeds
 from quorate.simulation.batch import Batch, Outcome, Totals
@@ -81,17 +82,12 @@ def test_one_seed_gives_one_run() -> None:
         assert traced.digest == SIMULATION.run(seed).digest, "a trace changes the run"
 
 
+@pytest.fixture(scope="module")
+def search(request: pytest.FixtureRequest) -> Iterator[Search]:
+    with Search("shards", NOTICED_WITHIN, FIRST).of(request) as begun:
+        yield begun
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_deliberate_bug_is_noticed(name: str) -> None:
-    mutation = MUTATIONS[name]
-    first = FIRST.get(name, 1)
-    with mutation.applied():
-        for seed in range(first, first + NOTICED_WITHIN):
-            try:
-                if SIMULATION.run(seed, mutation.draw(seed)).failure:
-                    break
-            except Exception:
-                break  # of the production code, which ends the run: that is noticed, too
-        else:
-            pytest.fail(f"not noticed in {NOTICED_WITHIN} runs: {mutation.what}")
-    assert not SIMULATION.run(seed, mutation.draw(seed)).failure, "the run fails without the bug as well"
+def test_a_deliberate_bug_is_noticed(search: Search, name: str) -> None:
+    search.judge(name)

@@ -2,9 +2,10 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
+from tests.support.deliberate import Search
 
 from quorate.cli.simulate import parse_seeds
 from quorate.simulation.batch import Batch, Outcome, Totals
@@ -77,12 +78,12 @@ def test_a_seed_gives_one_run() -> None:
     assert scheduled.digest == first.digest
 
 
+@pytest.fixture(scope="module")
+def search(request: pytest.FixtureRequest) -> Iterator[Search]:
+    with Search("txn", NOTICED_WITHIN).of(request) as begun:
+        yield begun
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_deliberate_bug_is_noticed(name: str) -> None:
-    mutation = MUTATIONS[name]
-    with mutation.applied():
-        noticed = next(
-            (seed for seed in range(1, NOTICED_WITHIN + 1) if SIMULATION.run(seed, mutation.draw(seed)).failure), None
-        )
-    assert noticed is not None, f"not noticed in {NOTICED_WITHIN} runs: {mutation.what}"
-    assert not SIMULATION.run(noticed, mutation.draw(noticed)).failure, "the run fails without the bug as well"
+def test_a_deliberate_bug_is_noticed(search: Search, name: str) -> None:
+    search.judge(name)
