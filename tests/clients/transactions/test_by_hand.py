@@ -206,6 +206,24 @@ def test_a_branch_that_nobody_has_ended_keeps_nobody_else_waiting(bank: Bank, de
     bank.check(moved=7)
 
 
+def test_tidying_that_fails_leaves_no_snapshot_behind(bank: Bank) -> None:
+    """MariaDB does not say with an error that a transaction is open: whoever asks on that connection later would be told of the past."""
+    bank.my_run("drop table if exists quorate_txn")
+    (_, stock), (_, other) = bank.participants(), bank.participants()
+    run(stock, "tidy", time.time(), "facts")
+    for random in range(3):
+        branch = Branch(new("facts", time.time(), 5.0, random), "stock")
+        session = other.connect()
+        Shell().run(other.begin(branch, session, 5.0))
+        Shell().run(other.insist(branch))
+        run(other, "prepare", branch)
+        run(other, "commit", branch)
+        session.close()
+        assert run(stock, "outcome", branch) is Outcome.COMMITTED
+    for one in (stock, other):
+        one.pool.close()
+
+
 def test_the_witness_of_a_single_commit_is_kept_by_the_servers_clock(bank: Bank) -> None:
     """A sweeper whose clock is a day ahead does not take it from a coordinator that is just about to ask for it."""
     (_, stock) = bank.participants()
@@ -260,12 +278,17 @@ def test_a_lost_connection_before_a_single_commit_is_an_abort_at_once(bank: Bank
 
 
 @pytest.mark.parametrize(
-    ("others", "told"),
-    [("commit", InDoubt), ("rollback", Aborted), (None, Aborted)],
-    ids=["commits", "rolls back", "none"],
+    ("others", "told", "forgotten"),
+    [("commit", InDoubt, False), ("commit", InDoubt, True), ("rollback", Aborted, False), (None, Aborted, False)],
+    ids=["commits", "commits, and the server was to be looked at again", "rolls back", "none"],
 )
 def test_a_number_that_a_crash_gives_again_does_not_tell_another_transactions_outcome(
-    bank: Bank, decisions: Path, monkeypatch: pytest.MonkeyPatch, others: str | None, told: type[Exception]
+    bank: Bank,
+    decisions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: str | None,
+    told: type[Exception],
+    forgotten: bool,
 ) -> None:
     """PostgreSQL goes down in a commit in one phase, with all of it, and gives its number to somebody else."""
     monkeypatch.setattr(protocol, "DECISION_SECONDS", 0.5)
@@ -295,6 +318,8 @@ def test_a_number_that_a_crash_gives_again_does_not_tell_another_transactions_ou
             with Coordinator(decisions, bank.participants(), sweep_every=None, watch=watch) as coordinator:
                 tx = coordinator.transaction(timeout=5.0)
                 tx.enlist("orders").execute(PG_OUT)
+                if forgotten:
+                    tx._work.parts[0].participant._setup.forget()
                 with pytest.raises((told, Aborted)) as found:
                     tx.commit()
                 assert isinstance(found.value, told if seen[-1] else Aborted)

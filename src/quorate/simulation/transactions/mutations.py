@@ -19,7 +19,6 @@ from quorate.transactions.participant import Branch, Outcome, Vote
 from quorate.transactions.records import Decision, Record
 from quorate.transactions.sql.mariadb import MariaDBParticipant
 from quorate.transactions.sql.postgres import PostgresParticipant, gid
-from quorate.transactions.sql.postgres_setup import PostgresSetup
 from quorate.transactions.sql.session import Session, SqlError
 
 _decide = commits.decide
@@ -208,8 +207,8 @@ def _error_is_abort(gtid: Gtid, part: Part) -> Flow[None]:
         raise Aborted(gtid.text, str(error)) from error
 
 
-def _life(self: PostgresSetup, session: Session) -> str:
-    return ""
+def _never_crashed(self: PostgresParticipant, before: str, now: str) -> bool:
+    return False
 
 
 def _pack_without_tokens(self: Record) -> bytes:
@@ -251,7 +250,7 @@ _ALL: Final = (
     _mutation("sleepers-see-heuristics", "who slept until all was forgotten takes it for ended otherwise", Patch(commits, "against", _all_is_against), Patch(recovery, "against", _all_is_against), issue="our own", faults=("sleep",), options={**_SHORT, **_BOTH, "keep": SECOND}),
     _mutation("prepared-not-kept", "a participant forgets what it has prepared when it goes down", Patch(Server, "crash", _crash_and_forget), issue="MariaDB before 10.5", faults=("crash", "die"), options=_BOTH),
     _mutation("one-phase-error-is-abort", "any error of a commit in one phase is taken for an abort", Patch(commits, "_one_phase", _error_is_abort), issue="our own", faults=("reset",), options={"postgres": 1, "mariadb": 0, "reset_rate": 0.1}),
-    _mutation("numbers-are-for-ever", "after a crash a transaction is asked after by a number that may be another's", Patch(PostgresSetup, "life", _life), issue="our own", faults=("crash",), options={**_SHORT, "postgres": 1, "mariadb": 0, "read_only": 0.0}),
+    _mutation("numbers-are-for-ever", "after a crash a transaction is asked after by a number that may be another's", Patch(PostgresParticipant, "_crashed", _never_crashed), issue="our own", faults=("crash",), options={**_SHORT, "postgres": 1, "mariadb": 0, "read_only": 0.0}),
 )  # fmt: skip
 
 MUTATIONS: Final[dict[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}

@@ -321,7 +321,7 @@ class MariaDBParticipant:
             f"BEGIN DECLARE CONTINUE HANDLER FOR {_DUPLICATE}, {_LOCK_WAIT} BEGIN END; {self._witness(branch, FENCE_ROW)}; END; "
             "SET SESSION innodb_lock_wait_timeout = @w; END"
         )
-        yield from self._elsewhere(statement, "fence")
+        yield from self._several(statement, "fence")
 
     def outcome(self, branch: Branch) -> Flow[Outcome]:
         if (yield from self._has_witness(branch)):
@@ -352,7 +352,7 @@ class MariaDBParticipant:
     def _locked(self, branch: Branch) -> Flow[bool]:
         """Whether an open transaction holds the witness row: it is seen uncommitted."""
         try:
-            answer = yield from self._elsewhere(
+            answer = yield from self._several(
                 "BEGIN NOT ATOMIC SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; "
                 f"SELECT COUNT(*) FROM {self._this_witness(branch)}; END",
                 "uncommitted witness",
@@ -368,19 +368,19 @@ class MariaDBParticipant:
         no decision speaks of, when they are old by the server's clock. What somebody has locked is left for later."""
         # A DELETE of a range waits for every row that it looks at, the first one beyond its end among them, and any may be a prepared branch's, for days. So
         # rows are looked for without locks, and deleted one by one.
+        statement = (
+            f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_LOCK_WAIT} BEGIN END; "
+            "SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; "
+            # at SERIALIZABLE, if that is the default, what is only looked at would be locked
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION; "
+            f"FOR old IN (SELECT until, gtrid, branch FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
+            f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {round(before * 1000)} AND kind <> {ALONE_ROW} "
+            f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}) DO "
+            f"DELETE FROM {self._table} WHERE until = old.until AND gtrid = old.gtrid AND branch = old.branch; END FOR; "
+            "COMMIT; SET SESSION innodb_lock_wait_timeout = @w; END"
+        )
         try:
-            yield from self._elsewhere(
-                f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR {_LOCK_WAIT} BEGIN END; "
-                "SET @w = @@innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = 0; "
-                # at SERIALIZABLE, if that is the default, what is only looked at would be locked
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION; "
-                f"FOR old IN (SELECT until, gtrid, branch FROM {self._table} WHERE gtrid >= {_hex(f'q.{space}.')} "
-                f"AND gtrid < {_hex(f'q.{space}/')} AND (until < {round(before * 1000)} AND kind <> {ALONE_ROW} "
-                f"OR kind = {ALONE_ROW} AND until < (UNIX_TIMESTAMP() - {ALONE_SECONDS}) * 1000) LIMIT {TIDY_ROWS}) DO "
-                f"DELETE FROM {self._table} WHERE until = old.until AND gtrid = old.gtrid AND branch = old.branch; END FOR; "
-                "COMMIT; SET SESSION innodb_lock_wait_timeout = @w; END",
-                "tidy",
-            )
+            yield from self._several(statement, "tidy")
         except SqlError as error:
             if error.code != _NO_SUCH_TABLE:
                 raise
@@ -448,6 +448,19 @@ class MariaDBParticipant:
 
     def _elsewhere(self, statement: str, what: str) -> Flow[Answer]:
         return (yield from self.pool.use(lambda session: self._ask(session, statement, what)))
+
+    def _several(self, statement: str, what: str) -> Flow[Answer]:
+        """A compound statement on such a session. If a part of it fails, settings may be left as they were meant for another part, or a transaction open, in which whoever
+        asks next would see the past; and an error does not say so."""
+
+        def work(session: Session) -> Flow[Answer]:
+            try:
+                return (yield from self._ask(session, statement, what))
+            except SqlError:
+                session.hang_up()
+                raise
+
+        return (yield from self.pool.use(work))
 
     def _release(self, branch: Branch) -> None:
         self._uncounted.discard(branch.gtid.text)

@@ -296,7 +296,7 @@ class PostgresParticipant:
 
     def outcome(self, branch: Branch) -> Flow[Outcome]:
         """By the transaction's number. Without it only "prepared" can be told."""
-        number, _, life = branch.token.partition(" ")
+        number, alone, life = branch.token.partition(" ")
         status = f"pg_xact_status('{int(number)}'::xid8)" if number else "null"
         try:
             answer = yield from self._elsewhere(
@@ -310,7 +310,7 @@ class PostgresParticipant:
         ((prepared, found, lives),) = answer.rows
         if prepared in (True, "t"):
             return Outcome.PREPARED
-        if found == "committed" and life and lives != life:
+        if found == "committed" and alone and self._crashed(life, lives):
             # perhaps it was another transaction, that got the number after the crash
             return Outcome.UNKNOWN
         return {"committed": Outcome.COMMITTED, "aborted": Outcome.ABORTED}.get(found, Outcome.UNKNOWN)
@@ -321,7 +321,11 @@ class PostgresParticipant:
         if not life:
             return Outcome.UNKNOWN
         ((lives, standby),) = (yield from self._elsewhere(f"select {LIFE}, pg_is_in_recovery()", "outcome, lost")).rows
-        return Outcome.ABORTED if lives != life and standby in (False, "f") else Outcome.UNKNOWN
+        return Outcome.ABORTED if self._crashed(life, lives) and standby in (False, "f") else Outcome.UNKNOWN
+
+    def _crashed(self, before: str, now: str) -> bool:
+        """Whether the server may have, in between. ``before`` is "" if its life was not known."""
+        return before != now
 
     # ---- for operators
 
