@@ -239,6 +239,8 @@ class Transaction:
         self._kv: AsyncKv | None = None
         self._enlisted: Enlisted | None = None
         self._znodes: AsyncZnodes | None = None
+        self._is_forsaken = False
+        """Whoever waited for its prepare was cancelled: nobody would end it before its time is up."""
 
     @property
     def gtid(self) -> str:
@@ -304,7 +306,12 @@ class Transaction:
 
     async def prepare(self) -> None:
         """The first half of a commit alone: after it the transaction can only be committed or rolled back. Raises Aborted."""
-        await _shielded(self._coordinator.in_background(self._prepare()))
+        task = self._coordinator.in_background(self._prepare())
+        try:
+            await _shielded(task)
+        except asyncio.CancelledError:
+            self._is_forsaken = True
+            raise
 
     async def _prepare(self) -> None:
         try:
@@ -312,6 +319,8 @@ class Transaction:
         except BaseException:
             self._return_sessions()
             raise
+        if self._is_forsaken:
+            await self._rollback()
 
     @property
     def znodes(self) -> "AsyncZnodes":

@@ -14,13 +14,14 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
-from tests.support.bank import ACCOUNTS, START, Bank
+from tests.support.bank import ACCOUNTS, START, Bank, until
 
 from quorate.transactions import Aborted, Outcome
 from quorate.transactions.errors import ConnectionBroken
 from quorate.transactions.flow import call, sleep
 from quorate.transactions.gtid import new
 from quorate.transactions.participant import Branch
+from quorate.transactions.records import Decision, Record
 from quorate.transactions.shells.blocking import Shell
 from quorate.transactions.sql.mariadb import xid
 from quorate.transactions.sync import Coordinator, Transaction
@@ -327,6 +328,41 @@ def test_a_fenced_branch_can_not_be_prepared_any_more(bank: Bank, decisions: Pat
         assert "recovery has fenced" in aborted(coordinator, fenced_before_it_was_there)
         for participant in others.values():
             participant.pool.close()
+    bank.check(moved=0)
+
+
+def test_a_branch_that_its_session_has_not_let_go_of_yet_is_waited_for(bank: Bank, decisions: Path) -> None:
+    """It is listed as prepared, and "is busy": for a moment, or for as long as a synchronous standby is waited for, as here."""
+    refused: list[str] = []
+
+    def watch(when: str, point: str) -> None:
+        if (when, point) == ("before", "orders: rollback prepared"):
+            refused.append(point)
+            if len(refused) == 2:
+                setting("reset synchronous_standby_names", "")
+
+    def setting(how: str, value: str) -> None:
+        bank.pg_run(f"alter system {how}")
+        bank.pg_run("select pg_reload_conf()")
+        until(lambda: bank.pg_run("show synchronous_standby_names") == [(value,)], "the setting is known")
+
+    with Coordinator(decisions, bank.participants(), sweep_every=None, watch=watch) as coordinator:
+        gtid = coordinator.engine.new_gtid(30)
+        coordinator.engine.log.decide(Record(gtid, Decision.ABORT, [], time.time(), "the test", "it says so"))
+        setting("set synchronous_standby_names = 'nobody'", "nobody")
+        statements = ["begin", PG_OUT, f"prepare transaction '{gtid.text}/orders'"]
+        with bank.pg() as preparing:
+            thread = threading.Thread(target=lambda: [preparing.execute(one.encode()) for one in statements])
+            thread.start()
+            try:
+                until(lambda: bank.prepared() == [f"{gtid.text}/orders"], "it is prepared, and waits")
+                report = coordinator.sweep()
+            finally:
+                setting("reset synchronous_standby_names", "")
+                thread.join()
+    assert report.aborted == [(gtid.text, "orders")]
+    assert report.unreachable == {}
+    assert len(refused) >= 2
     bank.check(moved=0)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pymysql
 import pytest
 from psycopg.rows import dict_row
@@ -17,6 +18,7 @@ from tests.support.bank import Bank
 from quorate.transactions import Aborted, MariaDB, Postgres
 from quorate.transactions.aio import Coordinator as AsyncCoordinator
 from quorate.transactions.drivers import session_for
+from quorate.transactions.errors import ConnectionBroken
 from quorate.transactions.gtid import parse
 from quorate.transactions.sync import Coordinator
 
@@ -37,6 +39,34 @@ def test_a_session_whose_answer_was_not_taken_is_of_no_use(bank: Bank, driver: s
             """It comes."""
         assert [str(value) for (value,) in request.answer().rows] == ["1"]
         assert session.state() == "idle"
+
+
+@pytest.mark.parametrize("statement", ["commit", "select pg_sleep(60)"])
+def test_asyncpg_closed_by_somebody_else_has_not_answered(bank: Bank, statement: str) -> None:
+    """It gives None for what was under way then, which is no command's tag: the statement may have been carried out."""
+
+    async def main() -> None:
+        connection = await asyncpg.connect(bank.postgres.url.replace("postgresql+psycopg", "postgresql"))
+        _, session = session_for(connection)
+        await session.execute("begin")
+        # the commit takes its time
+        await session.execute(
+            "create temporary table slow (id int); "
+            "create function pg_temp.sleeps() returns trigger language plpgsql as 'begin perform pg_sleep(60); return null; end'; "
+            "create constraint trigger slow after insert on slow deferrable initially deferred for each row execute function pg_temp.sleeps(); "
+            "insert into slow values (1)"
+        )
+        asked = asyncio.ensure_future(session.execute(statement))
+        await asyncio.sleep(0)
+        # as is done with the connection of whoever was cancelled in SQLAlchemy
+        session.hang_up()
+        closing = asyncio.ensure_future(connection.close())
+        with pytest.raises(ConnectionBroken):
+            await asked
+        await asyncio.wait({closing})
+        assert session.state() == "broken"
+
+    asyncio.run(main())
 
 
 def test_connections_are_opened_as_the_user_says(bank: Bank, decisions: Path) -> None:

@@ -258,6 +258,49 @@ def test_who_is_cancelled_while_it_commits_leaves_it_to_its_end() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+def test_who_is_cancelled_while_it_prepares_leaves_nothing_prepared(in_time: bool) -> None:
+    """``in_time``: before the last vote; otherwise all were counted, and its program was not told yet."""
+
+    async def main() -> None:
+        pair = Async()
+        gate, preparing = asyncio.Event(), asyncio.Event()
+        genuine = pair.b.prepare
+
+        async def prepare(branch: Branch) -> Vote:
+            preparing.set()
+            await gate.wait()
+            return genuine(branch)
+
+        pair.b.prepare = prepare  # type: ignore[method-assign,assignment]  # of this one
+        tx = pair.coordinator.transaction()
+
+        async def works() -> None:
+            async with tx:
+                await tx.enlist("a")
+                await tx.enlist("b")
+                await tx.prepare()
+
+        task = asyncio.create_task(works())
+        await preparing.wait()
+        if not in_time:
+            gate.set()
+            for _ in range(100):
+                if tx.state != "prepared":
+                    await asyncio.sleep(0)
+            assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.set()
+        await pair.coordinator.close()
+        assert tx.state == "aborted"
+        assert {store.branches[tx.gtid] for store in pair.stores.values()} == {"rolled back"}
+        assert pair.log.kept == {}
+
+    asyncio.run(main())
+
+
 class Interrupted(BaseException):
     """As KeyboardInterrupt is."""
 

@@ -31,24 +31,24 @@ class AsyncpgSession:
         if self._hung_up or self._asked:
             raise ConnectionBroken("the connection is lost")
         self._asked = True
+        reads = statement.startswith("select")
         try:
-            if statement.startswith("select"):
-                rows = await self.connection.fetch(statement)
-                answer = Answer(f"SELECT {len(rows)}", [tuple(row) for row in rows])
-            else:
-                answer = Answer(await self.connection.execute(statement))
-            self._asked = False
-            return answer
+            found = await (self.connection.fetch if reads else self.connection.execute)(statement)
         except asyncpg.PostgresError as error:
             code = error.sqlstate or ""
             if code.startswith(("57P", "08")):
                 raise ConnectionBroken(str(error), code) from error
             self._asked = False
             raise SqlError(f"{error} ({code})", code) from error
-        except (OSError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             if isinstance(error, asyncpg.InterfaceError) and "another operation" in str(error):
                 raise UsageError("the connection is busy with another statement") from error
             raise ConnectionBroken(str(error)) from error
+        if found is None:
+            # what asyncpg gives for a statement that was under way when somebody closed the connection
+            raise ConnectionBroken("the connection was closed before the answer came")
+        self._asked = False
+        return Answer(f"SELECT {len(found)}", [tuple(row) for row in found]) if reads else Answer(found)
 
     def attach(self) -> None:
         return

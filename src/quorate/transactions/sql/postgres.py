@@ -34,7 +34,8 @@ from quorate.transactions.sql.session import Answer, Session, SqlError
 GID_MAX = 199
 _NO_SUCH_OBJECT = "42704"
 _NOT_ALLOWED = "42501"
-_PREPARED_OFF = "55000"
+_PREPARED_OFF = _BUSY = "55000"
+"""Of PREPARE TRANSACTION, and of COMMIT and ROLLBACK PREPARED."""
 _TOO_MANY = "53200"
 _NUMBER_IS_AHEAD = "22023"
 WHOLE_NUMBER = "x - (((x - transaction::text::bigint + 2147483648) & 4294967295) - 2147483648)"
@@ -253,13 +254,20 @@ class PostgresParticipant:
 
     def _ending(self, session: Session, statement: str) -> Flow[None]:
         verb = "commit prepared" if statement.startswith("commit") else "rollback prepared"
-        try:
-            answer = yield from self._ask(session, statement, verb)
-        except SqlError as error:
-            if error.code == _NO_SUCH_OBJECT:
-                raise UnknownBranch(str(error), error.code) from error
-            raise
-        self._expect(verb.upper(), answer)
+        until = (yield from now()) + FENCE_SECONDS
+        while True:
+            try:
+                answer = yield from self._ask(session, statement, verb)
+            except SqlError as error:
+                if error.code == _NO_SUCH_OBJECT:
+                    raise UnknownBranch(str(error), error.code) from error
+                # it is listed a moment before the session that prepares it has let go of it
+                if error.code != _BUSY or (yield from now()) > until:
+                    raise
+                yield from sleep(_POLL_SECONDS)
+            else:
+                self._expect(verb.upper(), answer)
+                return
 
     def recover(self) -> Flow[Sequence[Prepared]]:
         """Of this database: others of the server cannot be ended from here."""
