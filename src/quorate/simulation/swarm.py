@@ -31,17 +31,25 @@ def complete(
     return options
 
 
-def halves(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Ways to have fewer faults, as long as it is the seed that draws when they strike."""
-    if options["schedule"] is not None:
-        return []
-    enabled = list(options["enabled"])
-    ways: list[tuple[str, dict[str, Any]]] = []
-    if len(enabled) > 1:
-        ways.append(("first half of the faults", {**options, "enabled": enabled[: len(enabled) // 2]}))
-        ways.append(("second half of the faults", {**options, "enabled": enabled[len(enabled) // 2 :]}))
-    for fault in enabled:
-        ways.append((f"without {fault}", {**options, "enabled": [other for other in enabled if other != fault]}))
-    if options["faults"] > 1:
-        ways.append(("half as many faults", {**options, "faults": options["faults"] // 2}))
-    return ways
+class Ways:
+    """To make a run with ``options`` do less, the most drastic first: begins with those to have fewer faults, as long as it is the seed that draws
+    when they strike."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self.found: list[tuple[str, dict[str, Any]]] = []
+        enabled = list(options["enabled"])
+        if options["schedule"] is not None:
+            return
+        if len(enabled) > 1:
+            self.add("first half of the faults", enabled=enabled[: len(enabled) // 2])
+            self.add("second half of the faults", enabled=enabled[len(enabled) // 2 :])
+        for fault in enabled:
+            self.add(f"without {fault}", enabled=[other for other in enabled if other != fault])
+        if options["faults"] > 1:
+            self.add("half as many faults", faults=options["faults"] // 2)
+
+    def add(self, text: str, **values: Any) -> None:
+        """If that changes anything."""
+        if any(self._options[name] != value for name, value in values.items()):
+            self.found.append((text, {**self._options, **values}))

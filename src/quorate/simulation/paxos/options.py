@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quorate.errors import UsageError
+from quorate.simulation import swarm
 from quorate.simulation.scheduler import MICROSECOND, MILLISECOND, Stream
 
 FAULTS: Final = (
@@ -69,47 +70,15 @@ def draw(seed: int) -> dict[str, Any]:
 
 
 def complete(seed: int, changes: Mapping[str, object] | None) -> dict[str, Any]:
-    """The seed's options with ``changes``. Raises UsageError for a name or a kind of value that there is not."""
-    options = draw(seed)
-    for name, value in (changes or {}).items():
-        if name not in options:
-            raise UsageError(f"unknown simulation option {name!r}: expected one of {', '.join(options)}")
-        expected = options[name]
-        if name == "schedule":
-            fits = value is None or isinstance(value, list)
-        elif isinstance(expected, bool):
-            fits = isinstance(value, bool)
-        elif isinstance(expected, float):
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-        elif isinstance(expected, list):
-            fits = isinstance(value, list) and all(item in FAULTS for item in value)
-        else:
-            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if not fits:
-            raise UsageError(f"simulation option {name}: {value!r} will not do, an example is {expected!r}")
-        options[name] = value
+    options = swarm.complete(draw, FAULTS, seed, changes)
     if not 1 <= options["members"] <= 9 or not 1 <= options["groups"] <= 9:
         raise UsageError("simulation options members and groups: expected 1 to 9")
     return options
 
 
 def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Ways to make a run do less, the most drastic first."""
-    ways: list[tuple[str, dict[str, Any]]] = []
-
-    def change(text: str, **values: Any) -> None:
-        if any(options[name] != value for name, value in values.items()):
-            ways.append((text, {**options, **values}))
-
-    enabled = list(options["enabled"])
-    if options["schedule"] is None:
-        if len(enabled) > 1:
-            change("first half of the faults", enabled=enabled[: len(enabled) // 2])
-            change("second half of the faults", enabled=enabled[len(enabled) // 2 :])
-        for fault in enabled:
-            change(f"without {fault}", enabled=[other for other in enabled if other != fault])
-        if options["faults"] > 1:
-            change("half as many faults", faults=options["faults"] // 2)
+    ways = swarm.Ways(options)
+    change = ways.add
     if options["members"] > 3:
         change("three members", members=3, accept_quorum=0)
     change("one group", groups=1)
@@ -128,4 +97,4 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("everyone in the end", core_only=False)
     change("no preallocation", preallocate=0)
     change("no snapshots", snapshot_entries=100_000)
-    return ways
+    return ways.found

@@ -2,11 +2,11 @@
 and the judgement of everything that clients saw.
 """
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from quorate.simulation import run
 from quorate.simulation import trace as kinds
 from quorate.simulation.paxos import judging
 from quorate.simulation.paxos import options as swarm
@@ -19,22 +19,18 @@ from quorate.simulation.scheduler import SECOND, Stream
 from quorate.verification import checkers
 from quorate.verification.history import History
 
-if TYPE_CHECKING:
-    from quorate.simulation.paxos.mutations import Mutation
-
 EVENTS_MAX = 60_000
 """Of the first phase; a run that needs more is cut short, not failed."""
 _LOOKS = 20
 
 
-class Run:
+class Run(run.Run[World]):
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.options = options
-        self.world = World(seed, options, keep_trace)
+        super().__init__(World(seed, options, keep_trace), options)
+        self.logged = self.world.logged
         self.clients = Clients(self.world)
         self.nemesis = Nemesis(self.world)
         self._core = Stream(seed, "core")
-        self._recovery = 0
 
     def execute(self) -> Result:
         world = self.world
@@ -43,18 +39,8 @@ class Run:
             self._recover()
         if not world.failure:
             self._judge()
-        result = Result(world.seed, {**self.options, "schedule": self.nemesis.schedule})
-        result.failure = world.failure
-        result.events = world.scheduler.events
-        result.virtual = world.scheduler.now
-        result.recovery = self._recovery
-        result.commits = world.commits
-        result.operations = len(self.clients.history.operations)
-        result.digest = world.trace.digest
-        result.probes = world.probes
-        result.trace = world.trace.events
-        result.lanes = [world.machines[sid].name for sid in sorted(world.started)]
-        return result
+        lanes = [world.machines[sid].name for sid in sorted(world.started)]
+        return self.result(self.nemesis.schedule, len(self.clients.history.operations), lanes)
 
     def _faults(self) -> None:
         world, options = self.world, self.options
@@ -62,11 +48,7 @@ class Run:
             world.start(sid)
         self.clients.start()
         self.nemesis.start()
-        scheduler = world.scheduler
-        scheduler.at(options["duration"], _nothing)
-        step = scheduler.step
-        while scheduler.now < options["duration"] and scheduler.events < EVENTS_MAX and not world.failure:
-            step()
+        self.go_on(options["duration"], EVENTS_MAX)
 
     def _recover(self) -> None:
         world = self.world
@@ -101,7 +83,7 @@ class Run:
         before = clients.writes
         clients.resume()
         self._until(lambda: clients.writes > before + 2, "no write succeeds", up)
-        self._recovery = max(self._recovery, world.scheduler.now - healed)
+        self.recovery = max(self.recovery, world.scheduler.now - healed)
         clients.quiet()
         self._until(lambda: clients.idle and world.converged(up), "the members do not converge", up)
         if not world.failure:
@@ -124,18 +106,13 @@ class Run:
             world.compare(up)
 
     def _until(self, condition: Callable[[], bool], failure: str, up: tuple[int, ...]) -> None:
-        world = self.world
-        scheduler = world.scheduler
         timeout = self.options["election_timeout"]
-        limit = scheduler.now + 60 * timeout + 5 * SECOND
-        while not condition() and not world.failure:
-            if scheduler.now > limit:
-                world.violate(f"liveness: {failure}: {'; '.join(self._state(sid) for sid in up)}")
-                return
-            look = scheduler.now + timeout // _LOOKS
-            scheduler.at(look, _nothing)
-            while scheduler.now < look:
-                scheduler.step()
+        self.wait(
+            condition,
+            60 * timeout + 5 * SECOND,
+            timeout // _LOOKS,
+            lambda: f"{failure}: {'; '.join(self._state(sid) for sid in up)}",
+        )
 
     def _state(self, sid: int) -> str:
         host = self.world.host(sid)
@@ -161,53 +138,4 @@ class Run:
             self.world.trace.note(self.world.scheduler.now, kinds.FAILURE, "", text=report.details)
 
 
-def _nothing() -> None:
-    """An instant to stop at."""
-
-
-class _Logged(logging.Handler):
-    """Errors that the production code logs in a run are the run's."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._world.logged(record)
-
-
-class PaxosSimulation:
-    """quorate.simulation.result.Simulation."""
-
-    faults = swarm.FAULTS
-
-    @property
-    def mutations(self) -> Mapping[str, "Mutation"]:
-        """The deliberate bugs that the simulation must notice, by name."""
-        from quorate.simulation.paxos.mutations import MUTATIONS  # only when asked for
-
-        return MUTATIONS
-
-    def options(self, seed: int) -> dict[str, object]:
-        return swarm.draw(seed)
-
-    def smaller(self, options: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
-        return swarm.smaller(options)
-
-    def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
-        run = Run(seed, swarm.complete(seed, options), trace)
-        logger = logging.getLogger("quorate")
-        level, propagate = logger.level, logger.propagate
-        handler = _Logged(run.world)
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-        logger.addHandler(handler)
-        try:
-            return run.execute()
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
-
-
-SIMULATION = PaxosSimulation()
+SIMULATION = run.Runs(Run, swarm, "quorate.simulation.paxos.mutations")

@@ -21,13 +21,13 @@ from quorate.consensus.replicated import Replica, Restorer
 from quorate.errors import QuorateError
 from quorate.kv.service import KvService
 from quorate.simulation import trace as kinds
+from quorate.simulation import world
 from quorate.simulation.disk.device import VirtualDisk
 from quorate.simulation.disk.files import VirtualFiles
 from quorate.simulation.machine import Machine, SimulatedEnvironment
 from quorate.simulation.network import Conditions, Network
 from quorate.simulation.result import Violation
-from quorate.simulation.scheduler import Scheduler, Stream
-from quorate.simulation.trace import Trace
+from quorate.simulation.scheduler import Stream
 
 PORT = 7000
 SPARE = 4
@@ -200,23 +200,16 @@ class _Watch:
         self._persisted(token)
 
 
-class World:
-    """Implements machine.Watcher. ``failure`` is the first broken promise; the run ends there."""
+class World(world.World):
+    """Implements machine.Watcher."""
 
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.seed = seed
-        self.options = options
-        self.scheduler = Scheduler()
-        self.trace = Trace(keep_trace)
+        super().__init__(seed, options, keep_trace)
         conditions = Conditions(options["delay"], options["split"], 0.0)
         self.network = Network(self.scheduler, Stream(seed, "network"), conditions, self.trace)
         self.groups = tuple(range(1, options["groups"] + 1))
         self.first = tuple(range(1, options["members"] + 1))
         self.sids = tuple(range(1, options["members"] + SPARE + 1))
-        self.failure = ""
-        self.error: BaseException | None = None
-        self.probes: dict[str, int] = {}
-        self.commits = 0
         self.started = set(self.first)
         """Members that there are, running or not."""
         self.failing: set[int] = set()
@@ -445,14 +438,6 @@ class World:
             raise Violation(
                 f"reads: member {life.sid} answers a read of group {group} as of {applied}, while {newest} was applied before it was asked"
             )
-
-    def violate(self, text: str) -> None:
-        if not self.failure:
-            self.failure = text
-            self.trace.note(self.scheduler.now, kinds.FAILURE, "", text=text)
-
-    def probe(self, name: str) -> None:
-        self.probes[name] = self.probes.get(name, 0) + 1
 
     def note(self, kind: str, sid: int, text: str = "") -> None:
         self.trace.note(self.scheduler.now, kind, self.machines[sid].name, "", text)

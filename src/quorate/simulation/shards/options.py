@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from quorate.simulation import swarm
 from quorate.simulation.paxos import options as paxos
 from quorate.simulation.scheduler import MILLISECOND, SECOND, Stream
-from quorate.simulation.swarm import complete as completed
-from quorate.simulation.swarm import halves
 
 FAULTS: Final = paxos.FAULTS
 
@@ -43,18 +42,12 @@ def draw(seed: int) -> dict[str, Any]:
 
 
 def complete(seed: int, changes: Mapping[str, object] | None) -> dict[str, Any]:
-    """The seed's options with ``changes``. Raises UsageError for a name or a kind of value that there is not."""
-    return completed(draw, FAULTS, seed, changes)
+    return swarm.complete(draw, FAULTS, seed, changes)
 
 
 def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Ways to make a run do less, the most drastic first."""
-    ways = halves(options)
-
-    def change(text: str, **values: Any) -> None:
-        if any(options[name] != value for name, value in values.items()):
-            ways.append((text, {**options, **values}))
-
+    ways = swarm.Ways(options)
+    change = ways.add
     change("three members", members=3, accept_quorum=0)
     change("two groups", groups=2)
     if options["duration"] > SECOND:
@@ -73,4 +66,4 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("no drift", drift_ppm=0)
     change("no lease", lease=0)
     change("no snapshots", snapshot_entries=100_000)
-    return ways
+    return ways.found

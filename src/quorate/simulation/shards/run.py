@@ -2,13 +2,10 @@
 judgement: what was done is strictly serializable, members are equal, and nothing is left prepared.
 """
 
-import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from quorate.simulation.paxos.run import Run as PaxosRun
-from quorate.simulation.paxos.run import _Logged
-from quorate.simulation.result import Result
+from quorate.simulation.run import Runs
 from quorate.simulation.scheduler import SECOND
 from quorate.simulation.shards import options as swarm
 from quorate.simulation.shards.processes import Process
@@ -17,7 +14,6 @@ from quorate.verification import list_append
 from quorate.verification.history import History
 
 if TYPE_CHECKING:
-    from quorate.simulation.mutation import Mutation
     from quorate.simulation.paxos.world import World
 
 _SWEEPS = 20
@@ -98,7 +94,7 @@ class Run(PaxosRun):
         last = self.processes._new()
         for _ in range(_SWEEPS):
             last.shell.start(last.sweep(), self._swept)
-            self._until_time(world.scheduler.now + 2 * SECOND)
+            self.go_on(world.scheduler.now + 2 * SECOND)
             if self._clean or world.failure:
                 break
         if not self._clean:
@@ -109,12 +105,6 @@ class Run(PaxosRun):
         self._until(lambda: world.converged(everyone), "the members do not converge", everyone)
         if not world.failure:
             world.compare(everyone)
-
-    def _until_time(self, end: int) -> None:
-        scheduler = self.world.scheduler
-        scheduler.at(end, lambda: None)
-        while scheduler.now < end and not self.world.failure:
-            scheduler.step()
 
     def _left(self) -> list[str]:
         """What is prepared."""
@@ -138,38 +128,4 @@ class Run(PaxosRun):
             self.world.violate(f"history: {finding}")
 
 
-class ShardSimulation:
-    """quorate.simulation.result.Simulation."""
-
-    faults = swarm.FAULTS
-
-    @property
-    def mutations(self) -> Mapping[str, "Mutation"]:
-        """The deliberate bugs that the simulation must notice, by name."""
-        from quorate.simulation.shards.mutations import MUTATIONS  # only when asked for
-
-        return MUTATIONS
-
-    def options(self, seed: int) -> dict[str, object]:
-        return swarm.draw(seed)
-
-    def smaller(self, options: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
-        return swarm.smaller(options)
-
-    def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
-        run = Run(seed, swarm.complete(seed, options), trace)
-        logger = logging.getLogger("quorate")
-        level, propagate = logger.level, logger.propagate
-        handler = _Logged(run.world)
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-        logger.addHandler(handler)
-        try:
-            return run.execute()
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
-
-
-SIMULATION = ShardSimulation()
+SIMULATION = Runs(Run, swarm, "quorate.simulation.shards.mutations")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from quorate.simulation import swarm
 from quorate.simulation.scheduler import MICROSECOND, MILLISECOND, SECOND, Stream
-from quorate.simulation.swarm import halves
 
 FAULTS: Final = (
     "die",
@@ -50,14 +50,13 @@ def draw(seed: int) -> dict[str, Any]:
     }
 
 
+def complete(seed: int, changes: Mapping[str, object] | None) -> dict[str, Any]:
+    return swarm.complete(draw, FAULTS, seed, changes)
+
+
 def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Ways to make a run do less, the most drastic first."""
-    ways = halves(options)
-
-    def change(text: str, **values: Any) -> None:
-        if any(options[name] != value for name, value in values.items()):
-            ways.append((text, {**options, **values}))
-
+    ways = swarm.Ways(options)
+    change = ways.add
     if options["transactions"] > 1:
         change("half the transactions", transactions=options["transactions"] // 2)
     change("one process", processes=1)
@@ -69,4 +68,4 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("no readers", read_only=0.0)
     change("nothing rides", riding=0.0)
     change("kept for a minute", keep=60 * SECOND)
-    return ways
+    return ways.found

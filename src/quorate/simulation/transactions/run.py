@@ -2,33 +2,27 @@
 judgement: every transaction is done everywhere or nowhere, as its program was told, and nothing is left.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quorate.simulation import run
 from quorate.simulation import trace as kinds
 from quorate.simulation.result import Result
 from quorate.simulation.scheduler import MILLISECOND, SECOND, Stream
-from quorate.simulation.swarm import complete
 from quorate.simulation.transactions import options as swarm
 from quorate.simulation.transactions.processes import Process
 from quorate.simulation.transactions.world import World
 from quorate.transactions.flow import Done, Failed
-
-if TYPE_CHECKING:
-    from quorate.simulation.mutation import Mutation
 
 EVENTS_MAX = 150_000
 _PATIENCE = 300 * SECOND
 _SCHEDULED = ("die", "sleep", "crash", "store_away", "by_hand")
 
 
-class Run:
+class Run(run.Run[World]):
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.options = options
-        self.world = World(seed, options, keep_trace)
+        super().__init__(World(seed, options, keep_trace), options)
         self.processes: list[Process] = []
         self.schedule: list[list[Any]] = options["schedule"] or []
-        self._recovery = 0
         self._clean = False
         self._healed = False
 
@@ -37,37 +31,20 @@ class Run:
         for _ in range(self.options["processes"]):
             self._start_process()
         self._nemesis()
-        self._until(self.options["duration"])
+        self.go_on(self.options["duration"], EVENTS_MAX)
         if not world.failure:
             self._recover()
         if not world.failure:
             world.judge()
-        result = Result(world.seed, {**self.options, "schedule": self.schedule})
-        result.failure = world.failure
-        result.events = world.scheduler.events
-        result.virtual = world.scheduler.now
-        result.recovery = self._recovery
-        result.commits = sum(world.outcomes.values())
-        result.operations = len(world.wrote)
-        result.digest = world.trace.digest
-        result.probes = world.probes
-        result.trace = world.trace.events
-        result.lanes = [*[process.name for process in self.processes], *[server.name for server in world.servers]]
-        return result
+        world.commits = sum(world.outcomes.values())
+        lanes = [*[process.name for process in self.processes], *[server.name for server in world.servers]]
+        return self.result(self.schedule, len(world.wrote), lanes)
 
     def _start_process(self) -> None:
         process = Process(self.world, len(self.processes))
         self.processes.append(process)
         self.world.trace.note(self.world.scheduler.now, kinds.START, process.name)
         process.start(self.options["strands"], self.options["transactions"], self.options["duration"])
-
-    def _until(self, end: int) -> None:
-        world = self.world
-        scheduler = world.scheduler
-        scheduler.at(end, _nothing)
-        most = scheduler.events + EVENTS_MAX
-        while scheduler.now < end and scheduler.events < most and not world.failure and scheduler.step():
-            """Everything happens in there."""
 
     # ---- faults
 
@@ -161,8 +138,8 @@ class Run:
                 world.violate(f"liveness: recovery does not finish: {'; '.join(left)}; {last}")
                 return
             fresh.shell.start(fresh.sweep(), self._swept)
-            self._until(world.scheduler.now + 2 * SECOND)
-        self._recovery = world.scheduler.now - healed
+            self.go_on(world.scheduler.now + 2 * SECOND, EVENTS_MAX)
+        self.recovery = world.scheduler.now - healed
 
     def _works(self, process: Process) -> bool:
         return process.shell.alive and process.idle <= self.options["strands"]
@@ -180,30 +157,4 @@ class Run:
         self._clean = clean and not world.undone() and not working and not world.store.under_way
 
 
-def _nothing() -> None:
-    """An instant to stop at."""
-
-
-class TransactionSimulation:
-    """quorate.simulation.result.Simulation."""
-
-    faults = swarm.FAULTS
-
-    @property
-    def mutations(self) -> Mapping[str, "Mutation"]:
-        """The deliberate bugs that the simulation must notice, by name."""
-        from quorate.simulation.transactions.mutations import MUTATIONS  # only when asked for
-
-        return MUTATIONS
-
-    def options(self, seed: int) -> dict[str, object]:
-        return swarm.draw(seed)
-
-    def smaller(self, options: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
-        return swarm.smaller(options)
-
-    def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
-        return Run(seed, complete(swarm.draw, swarm.FAULTS, seed, options), trace).execute()
-
-
-SIMULATION = TransactionSimulation()
+SIMULATION = run.Runs(Run, swarm, "quorate.simulation.transactions.mutations")

@@ -1,11 +1,10 @@
 """Everything there is in a run: servers, the store, processes; and the rules that must hold at every moment."""
 
-from collections import Counter
 from typing import Any
 
 from quorate.simulation import trace as kinds
-from quorate.simulation.scheduler import SECOND, Scheduler, Stream
-from quorate.simulation.trace import Trace
+from quorate.simulation import world
+from quorate.simulation.scheduler import SECOND, Stream
 from quorate.simulation.transactions.servers import EPOCH, Judge, Server, SimMariaDB, SimPostgres
 from quorate.simulation.transactions.store import SimStore
 from quorate.transactions.records import Decision, Record, unpack
@@ -13,14 +12,9 @@ from quorate.transactions.records import Decision, Record, unpack
 SPACE = "sim"
 
 
-class World:
+class World(world.World):
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.seed = seed
-        self.options = options
-        self.scheduler = Scheduler()
-        self.trace = Trace(keep_trace)
-        self.failure = ""
-        self.probes: Counter[str] = Counter()
+        super().__init__(seed, options, keep_trace)
         enabled = options["enabled"]
         delay = options["delay"]
         judge = Judge(self.ended)
@@ -52,11 +46,6 @@ class World:
 
     def note(self, where: str, text: str) -> None:
         self.trace.note(self.scheduler.now, kinds.CLIENT, where, text=text)
-
-    def violate(self, text: str) -> None:
-        if not self.failure:
-            self.failure = text
-            self.trace.note(self.scheduler.now, kinds.FAILURE, "", text=text)
 
     def record(self, gtid: str) -> Record | None:
         entry = self.store.entries.get(f"quorate/txn/{SPACE}/d/{gtid}".encode())

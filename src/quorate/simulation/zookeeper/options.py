@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quorate.errors import UsageError
+from quorate.simulation import swarm
 from quorate.simulation.scheduler import MICROSECOND, MILLISECOND, Stream
 
 FAULTS: Final = (
@@ -70,47 +71,15 @@ def draw(seed: int) -> dict[str, Any]:
 
 
 def complete(seed: int, changes: Mapping[str, object] | None) -> dict[str, Any]:
-    """The seed's options with ``changes``. Raises UsageError for a name or a kind of value that there is not."""
-    options = draw(seed)
-    for name, value in (changes or {}).items():
-        if name not in options:
-            raise UsageError(f"unknown simulation option {name!r}: expected one of {', '.join(options)}")
-        expected = options[name]
-        if name == "schedule":
-            fits = value is None or isinstance(value, list)
-        elif isinstance(expected, bool):
-            fits = isinstance(value, bool)
-        elif isinstance(expected, float):
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-        elif isinstance(expected, list):
-            fits = isinstance(value, list) and all(item in FAULTS for item in value)
-        else:
-            fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if not fits:
-            raise UsageError(f"simulation option {name}: {value!r} will not do, an example is {expected!r}")
-        options[name] = value
+    options = swarm.complete(draw, FAULTS, seed, changes)
     if options["voters"] < 1:
         raise UsageError("simulation option voters: at least one is needed")
     return options
 
 
 def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Ways to make a run do less, the most drastic first."""
-    ways: list[tuple[str, dict[str, Any]]] = []
-
-    def change(text: str, **values: Any) -> None:
-        if any(options[name] != value for name, value in values.items()):
-            ways.append((text, {**options, **values}))
-
-    enabled = list(options["enabled"])
-    if options["schedule"] is None:
-        if len(enabled) > 1:
-            change("first half of the faults", enabled=enabled[: len(enabled) // 2])
-            change("second half of the faults", enabled=enabled[len(enabled) // 2 :])
-        for fault in enabled:
-            change(f"without {fault}", enabled=[other for other in enabled if other != fault])
-        if options["faults"] > 1:
-            change("half as many faults", faults=options["faults"] // 2)
+    ways = swarm.Ways(options)
+    change = ways.add
     if options["voters"] == 5:
         change("three voters", voters=3)
     change("no observers", observers=0)
@@ -131,4 +100,4 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("no preallocation", preallocate=0)
     change("a long commit log", commit_log=500)
     change("no snapshots", snap_count=100_000)
-    return ways
+    return ways.found

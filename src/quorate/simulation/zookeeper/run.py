@@ -2,10 +2,10 @@
 ensemble must recover, then the judgement of everything that clients saw.
 """
 
-import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quorate.simulation import run
 from quorate.simulation import trace as kinds
 from quorate.simulation.result import Result
 from quorate.simulation.scheduler import SECOND, Stream
@@ -16,9 +16,6 @@ from quorate.simulation.zookeeper.requests import unpack_stat
 from quorate.simulation.zookeeper.world import World
 from quorate.verification import zookeeper as guarantees
 from quorate.zookeeper.txns import unpack_txn
-
-if TYPE_CHECKING:
-    from quorate.simulation.zookeeper.mutations import Mutation
 
 _LOOKS_A_TICK = 50
 
@@ -36,14 +33,13 @@ def patience(options: Mapping[str, Any], everybody: bool) -> int:
     return int(ticks * options["tick"] + 3 * SECOND)
 
 
-class Run:
+class Run(run.Run[World]):
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.options = options
-        self.world = World(seed, options, keep_trace)
+        super().__init__(World(seed, options, keep_trace), options)
+        self.logged = self.world.logged
         self.clients = Clients(self.world)
         self.nemesis = Nemesis(self.world)
         self._core = Stream(seed, "core")
-        self._recovery = 0
 
     def execute(self) -> Result:
         world = self.world
@@ -54,22 +50,9 @@ class Run:
             self._expire()
         if not world.failure:
             self._judge()
-        return self._result()
-
-    def _result(self) -> Result:
-        world = self.world
-        result = Result(world.seed, {**self.options, "schedule": self.nemesis.schedule})
-        result.failure = world.failure
-        result.events = world.scheduler.events
-        result.virtual = world.scheduler.now
-        result.recovery = self._recovery
-        result.commits = world.commits
-        result.operations = len(self.clients.history.operations)
-        result.digest = world.trace.digest
-        result.probes = world.probes
-        result.trace = world.trace.events
-        result.lanes = [machine.name for machine in (*world.machines.values(), *world.client_machines)]
-        return result
+        machines = [*world.machines.values(), *world.client_machines]
+        lanes = [machine.name for machine in machines]
+        return self.result(self.nemesis.schedule, len(self.clients.history.operations), lanes)
 
     # ---- the phases
 
@@ -79,12 +62,7 @@ class Run:
             world.start(sid)
         self.clients.start()
         self.nemesis.start()
-        scheduler = world.scheduler
-        # the phase ends at this very instant, whatever happens about then
-        scheduler.at(options["duration"], _nothing)
-        step = scheduler.step
-        while scheduler.now < options["duration"] and scheduler.events < EVENTS_MAX and not world.failure:
-            step()
+        self.go_on(options["duration"], EVENTS_MAX)
 
     def _recover(self) -> None:
         world, options = self.world, self.options
@@ -105,7 +83,7 @@ class Run:
         self.clients.quiet()
         write = self.clients.write()
         self._until(write, "no write succeeds", members)
-        self._recovery = max(self._recovery, world.scheduler.now - healed)
+        self.recovery = max(self.recovery, world.scheduler.now - healed)
         self._until(lambda: self.clients.idle() and world.converged(members), "the members do not converge", members)
         if not world.failure:
             world.compare_trees(members)
@@ -147,25 +125,17 @@ class Run:
         return set() if leader is None else set(leader.server.tree.sessions)
 
     def _until(self, condition: Callable[[], bool], failure: str, members: tuple[int, ...]) -> None:
-        world = self.world
-        scheduler = world.scheduler
-        limit = scheduler.now + patience(self.options, members == world.members)
-        pause = self.options["tick"] // _LOOKS_A_TICK
-        while not condition() and not world.failure:
-            if scheduler.now > limit:
-                states = [
-                    f"{sid}: {member.role!r} {member.core.reason}"
-                    if (member := world.member(sid)) is not None
-                    else f"{sid}: down"
-                    for sid in members
-                ]
-                world.violate(f"liveness: {failure}: {'; '.join(states)}; clients: {self.clients.state()}")
-                return
-            # at fixed instants, so that a run with the same faults given is the same run
-            look = scheduler.now + pause
-            scheduler.at(look, _nothing)
-            while scheduler.now < look:
-                scheduler.step()
+        def late() -> str:
+            states = [
+                f"{sid}: {member.role!r} {member.core.reason}"
+                if (member := self.world.member(sid)) is not None
+                else f"{sid}: down"
+                for sid in members
+            ]
+            return f"{failure}: {'; '.join(states)}; clients: {self.clients.state()}"
+
+        everybody = members == self.world.members
+        self.wait(condition, patience(self.options, everybody), self.options["tick"] // _LOOKS_A_TICK, late)
 
     # ---- the judgement
 
@@ -187,57 +157,4 @@ class Run:
         return {path: (node.data or b"", unpack_stat(node.stat())) for path, node in nodes.items()}
 
 
-def _nothing() -> None:
-    """An instant to stop at."""
-
-
-class _Logged(logging.Handler):
-    """Errors that the production code logs in a run are the run's."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._world.logged(record)
-
-
-class ZooKeeperSimulation:
-    """quorate.simulation.result.Simulation."""
-
-    faults = swarm.FAULTS
-
-    @property
-    def mutations(self) -> Mapping[str, "Mutation"]:
-        """The deliberate bugs that the simulation must notice, by name."""
-        from quorate.simulation.zookeeper.mutations import MUTATIONS  # only when asked for
-
-        return MUTATIONS
-
-    def options(self, seed: int) -> dict[str, object]:
-        return swarm.draw(seed)
-
-    def smaller(self, options: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
-        return swarm.smaller(options)
-
-    def run(self, seed: int, options: Mapping[str, object] | None = None, trace: bool = False) -> Result:
-        return carry_out(Run(seed, swarm.complete(seed, options), trace))
-
-
-def carry_out(run: Run) -> Result:
-    """Execute it, with what the production code logs as an error counted as its failure."""
-    logger = logging.getLogger("quorate")
-    level, propagate = logger.level, logger.propagate
-    handler = _Logged(run.world)
-    logger.setLevel(logging.ERROR)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        return run.execute()
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
-SIMULATION = ZooKeeperSimulation()
+SIMULATION = run.Runs(Run, swarm, "quorate.simulation.zookeeper.mutations")

@@ -28,7 +28,7 @@ from quorate.consensus.zab.replica import (
     WriteRequest,
 )
 from quorate.simulation.result import Result
-from quorate.simulation.zookeeper.run import Run, carry_out
+from quorate.simulation.zookeeper.run import Run
 from quorate.verification.zab_trace import Step
 from quorate.zookeeper.member import Member
 
@@ -209,6 +209,6 @@ def record(seed: int, options: dict[str, Any]) -> tuple[Result, SpecTrace]:
     """
     run = Run(seed, options, False)
     trace = run.world.spec = SpecTrace(run.world.voters)
-    result = carry_out(run)
+    result = run.carry_out()
     trace.finish()
     return result, trace

@@ -8,12 +8,12 @@ from quorate.consensus.zab.messages import Message, State
 from quorate.consensus.zab.replica import WriteRequest
 from quorate.errors import QuorateError
 from quorate.simulation import trace as kinds
+from quorate.simulation import world
 from quorate.simulation.describing import Describer, Kind
 from quorate.simulation.machine import Machine
 from quorate.simulation.network import Conditions, Network
 from quorate.simulation.result import Violation
-from quorate.simulation.scheduler import Scheduler, Stream
-from quorate.simulation.trace import Trace
+from quorate.simulation.scheduler import Stream
 from quorate.simulation.zookeeper.disks import MemberDisks
 from quorate.simulation.zookeeper.member import CLIENT_PORT, ELECTION_PORT, QUORUM_PORT, Life, Promises, address_of
 from quorate.verification.agreement import BrokenPromise, LogAgreement
@@ -34,14 +34,11 @@ class Sniper(Protocol):
     def written(self, sid: int, write: WriteRequest) -> None: ...
 
 
-class World:
-    """Implements machine.Watcher. ``failure`` is the first broken promise; the run ends there."""
+class World(world.World):
+    """Implements machine.Watcher."""
 
     def __init__(self, seed: int, options: dict[str, Any], keep_trace: bool) -> None:
-        self.seed = seed
-        self.options = options
-        self.scheduler = Scheduler()
-        self.trace = Trace(keep_trace)
+        super().__init__(seed, options, keep_trace)
         conditions = Conditions(options["delay"], options["split"], 0.0)
         self.network = Network(self.scheduler, Stream(seed, "network"), conditions, self.trace)
         if keep_trace:
@@ -49,9 +46,6 @@ class World:
         voters, observers = options["voters"], options["observers"]
         self.voters = tuple(range(1, voters + 1))
         self.members = tuple(range(1, voters + observers + 1))
-        self.failure = ""
-        self.error: Exception | None = None
-        """The exception behind the failure, if there is one."""
         self.wanted: tuple[int, ...] = ()
         """Members that are started again whenever they stop by themselves: those that must recover in the end."""
         self.faulty = True
@@ -59,8 +53,6 @@ class World:
         self.sniper: Sniper | None = None
         self.spec: SpecTrace | None = None
         """Records the members' steps in the terms of the specification, if asked to."""
-        self.probes: dict[str, int] = {}
-        self.commits = 0
         self.judge = LogAgreement(self.voters)
         self.promises = {sid: Promises() for sid in self.members}
         self.damaged: set[int] = set()
@@ -199,14 +191,6 @@ class World:
         """Nothing is looked at after every event; see ``member`` for what is watched."""
 
     # ---- what happened
-
-    def violate(self, text: str) -> None:
-        if not self.failure:
-            self.failure = text
-            self.trace.note(self.scheduler.now, kinds.FAILURE, "", text=text)
-
-    def probe(self, name: str) -> None:
-        self.probes[name] = self.probes.get(name, 0) + 1
 
     def note(self, kind: str, sid: int, text: str = "") -> None:
         self.trace.note(self.scheduler.now, kind, self.machines[sid].name, "", text)

@@ -1,58 +1,16 @@
-"""What a mutation is: a deliberate bug, patched into the production code at run time and taken out again."""
+"""A mutation of the production code below a simulated ensemble."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+from quorate.simulation import mutation
+from quorate.simulation.mutation import Patch as Patch
 from quorate.simulation.zookeeper import options as swarm
 
 
-class Patch(NamedTuple):
-    """``attribute`` of ``owner``, a class or a module that defines it itself, becomes ``replacement``."""
+class Mutation(mutation.Mutation):
+    """``issue``: the bug of ZooKeeper, or the literature's, that it resembles."""
 
-    owner: Any
-    attribute: str
-    replacement: Any
+    __slots__ = ()
 
-
-class Mutation:
-    """One bug. A simulation that does not notice it proves little."""
-
-    __slots__ = ("faults", "issue", "name", "options", "patches", "what")
-
-    def __init__(
-        self,
-        name: str,
-        what: str,
-        *patches: Patch,
-        issue: str = "",
-        faults: tuple[str, ...] = (),
-        options: Mapping[str, object] | None = None,
-    ) -> None:
-        """``issue`` is the bug of ZooKeeper, or the literature's, that it resembles. ``faults`` are switched on in every
-        run beside those that the seed draws, and ``options`` replace what the seed draws: the bug shows only with them."""
-        self.name = name
-        self.what = what
-        self.patches = patches
-        self.issue = issue
-        self.faults = faults
-        self.options = dict(options or {})
-
-    def draw(self, seed: int) -> dict[str, Any]:
-        """The options of a run of this seed with this mutation."""
-        drawn = swarm.draw(seed)
-        drawn.update(self.options)
-        drawn["enabled"] = [fault for fault in swarm.FAULTS if fault in drawn["enabled"] or fault in self.faults]
-        return drawn
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Patch the code of this process; it is as before when the block ends, however it ends."""
-        originals = [(owner, name, vars(owner)[name]) for owner, name, _ in self.patches]
-        try:
-            for owner, name, replacement in self.patches:
-                setattr(owner, name, replacement)
-            yield
-        finally:
-            for owner, name, original in originals:
-                setattr(owner, name, original)
+    def __init__(self, name: str, what: str, *patches: Patch, **more: Any) -> None:
+        super().__init__(swarm.draw, name, what, *patches, **more)
