@@ -17,7 +17,7 @@ from tests.support.kvcluster import KvCluster
 from tests.support.processes import wait_until
 from tests.support.shards import SHARDS, Steps
 
-from quorate.kv import commands, wire
+from quorate.kv import commands, entries, wire
 from quorate.kv.client import (
     Conflict,
     DeadlineExceeded,
@@ -366,7 +366,7 @@ def test_older_clients_go_on_where_no_intent_is_concerned(kv: Client, cluster: K
         assert (status, body[8:]) == (wire.DONE, b"\0")
         kv.put("na", b"x")
         status, body = raw.ask(wire.GET, wire.GET_HEAD.pack(0, 0) + b"na")
-        assert (status, body[8], commands.unpack_entry(body, 9)[0].value) == (wire.DONE, 1, b"x")
+        assert (status, body[8], entries.unpack_entry(body, 9)[0].value) == (wire.DONE, 1, b"x")
         listing = wire.LIST_HEAD.pack(0, 0, 0, 0)
         status, body = raw.ask(wire.LIST, listing + wire.pack_range(b"na", b"nb"))
         assert (status, struct.unpack_from(">I", body, 8)) == (wire.DONE, (1,))

@@ -14,7 +14,9 @@ import json
 
 from quorate.errors import RemoteProtocolError
 from quorate.kv import commands
-from quorate.kv.commands import Condition, Entry, Locker, Write
+from quorate.kv.commands import Condition, Write
+from quorate.kv.entries import Entry
+from quorate.kv.results import Locker
 
 ROOT = commands.RESERVED.decode()
 RECORD_VERSION = 1

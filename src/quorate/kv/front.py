@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from quorate.errors import RemoteProtocolError
-from quorate.kv import commands, wire
-from quorate.kv.commands import COMMIT, LOCKED, PREPARE, SEQUENCE, Entry, Range
+from quorate.kv import checks, commands, entries, results, wire
+from quorate.kv.checks import Range
+from quorate.kv.commands import COMMIT, LOCKED, PREPARE, SEQUENCE
+from quorate.kv.entries import Entry
 from quorate.kv.intents import Intent
 from quorate.kv.service import KvService, is_conditional
 from quorate.kv.watches import Watch
@@ -240,7 +242,7 @@ class ClientConnection:
     def _write(self, id_: int, body: bytes) -> None:
         group, turn = wire.TWO_U32.unpack_from(body) if len(body) >= wire.TWO_U32.size else _short(body)
         command = body[wire.TWO_U32.size :]
-        kind, keys, ranges = commands.check(command)
+        kind, keys, ranges = checks.check(command)
         shards = self._front.shards
         service = shards.of_group(group) if group else None
         if kind in (COMMIT, SEQUENCE, PREPARE) and (keys or ranges):
@@ -300,7 +302,7 @@ class ClientConnection:
                 concerned = () if revision else locks.changing(key, None)
                 self._answer_get(id_, head, entry, concerned)
                 return
-            self.answer(id_, wire.DONE, head + (b"\0" if entry is None else b"\1" + commands.pack_entry(entry)))
+            self.answer(id_, wire.DONE, head + (b"\0" if entry is None else b"\1" + entries.pack_entry(entry)))
 
         service.read(ready, staleness)
 
@@ -315,10 +317,10 @@ class ClientConnection:
             marks = 0
         if entry is not None:
             marks |= wire.FOUND
-            pieces.append(commands.pack_entry(entry))
+            pieces.append(entries.pack_entry(entry))
         if concerned:
             marks |= wire.CONCERNED
-            pieces.append(commands.pack_locker(concerned[0]))
+            pieces.append(results.pack_locker(concerned[0]))
         self.answer(id_, wire.DONE, b"".join((head, bytes((marks,)), *pieces)))
 
     def _readable(self, id_: int, service: KvService, revision: int) -> bool:
@@ -406,7 +408,7 @@ class ClientConnection:
             elif size > LIST_BYTES:
                 following = entry.key
                 break
-            piece = commands.pack_entry(entry)
+            piece = entries.pack_entry(entry)
             size += len(piece)
             pieces.append(piece)
         marks = len(pieces)
@@ -422,7 +424,7 @@ class ClientConnection:
                 marks |= wire.LIST_PREPARING
             if concerned:
                 marks |= wire.LIST_CONCERNED
-                tail += [wire.U32.pack(len(concerned)), *[commands.pack_locker(intent) for intent in concerned]]
+                tail += [wire.U32.pack(len(concerned)), *[results.pack_locker(intent) for intent in concerned]]
         self.answer(id_, wire.DONE, b"".join((wire.U64.pack(store.revision), wire.U32.pack(marks), *pieces, *tail)))
 
     def _intents(self, id_: int, body: bytes) -> None:
@@ -437,7 +439,7 @@ class ClientConnection:
                 self.answer(id_, wire.UNAVAILABLE)
                 return
             found = service.machine.locks.intents.values()
-            pieces = [wire.U32.pack(len(found)), *[commands.pack_locker(intent) for intent in found]]
+            pieces = [wire.U32.pack(len(found)), *[results.pack_locker(intent) for intent in found]]
             self.answer(id_, wire.DONE, b"".join(pieces))
 
         service.read(ready)
@@ -490,7 +492,7 @@ class ClientConnection:
         def deliver(revision: int, changes: Sequence[Entry]) -> bool:
             if self._connection is None:
                 return False
-            pieces = [wire.EVENTS_HEAD.pack(revision, len(changes)), *[commands.pack_entry(entry) for entry in changes]]
+            pieces = [wire.EVENTS_HEAD.pack(revision, len(changes)), *[entries.pack_entry(entry) for entry in changes]]
             self._out.append(wire.reply(id_, wire.EVENTS, b"".join(pieces)))
             self._front.touch(self)
             return not self._paused

@@ -13,8 +13,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from quorate.kv import commands
-from quorate.kv.commands import ABORTED, COMMITTED, DELETE_RANGE, UNCHANGED, UNDECIDED, Condition, Locker, Read, Write
+from quorate.kv.commands import ABORTED, COMMITTED, DELETE_RANGE, UNCHANGED, UNDECIDED, Condition, Read, Write
 from quorate.kv.mvcc import KeyIndex
+from quorate.kv.results import Locker
 
 INTENTS_MAX = 10_000
 INTENT_BYTES_MAX = 64 << 20

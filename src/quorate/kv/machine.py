@@ -49,17 +49,12 @@ from quorate.kv.commands import (
     VALUE,
     VERSION,
     Condition,
-    Conflicting,
-    Entry,
     Write,
-    pack_conflicts,
-    pack_done,
-    pack_done_one,
-    pack_error,
-    pack_locked,
 )
+from quorate.kv.entries import Entry
 from quorate.kv.intents import NOTHING, Intent, Locks, Outcomes
 from quorate.kv.mvcc import Store
+from quorate.kv.results import Conflicting, pack_conflicts, pack_done, pack_done_one, pack_error, pack_locked
 
 CHOSEN_ELSEWHERE = 1 << 63
 """From here on lease ids are not given by the store: they are chosen by who grants, at random."""

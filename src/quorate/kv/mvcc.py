@@ -8,7 +8,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 
-from quorate.kv.commands import Entry
+from quorate.kv.entries import Entry
 
 _FEW = 64
 """So many new keys are put into their places one by one; more are sorted in."""

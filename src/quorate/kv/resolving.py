@@ -16,7 +16,9 @@ from collections.abc import Generator, Sequence
 from typing import TypeVar
 
 from quorate.kv import commands, decisions
-from quorate.kv.commands import CONFLICT, LOCKED, Entry, Locker, Result
+from quorate.kv.commands import CONFLICT, LOCKED
+from quorate.kv.entries import Entry
+from quorate.kv.results import Locker, Result
 
 Value = TypeVar("Value")
 

@@ -17,7 +17,8 @@ from struct import Struct
 from struct import error as malformed
 
 from quorate.errors import CorruptionError, RemoteProtocolError
-from quorate.kv.commands import ABORTED, COMMITTED, pack_entry, unpack_entry
+from quorate.kv.commands import ABORTED, COMMITTED
+from quorate.kv.entries import pack_entry, unpack_entry
 from quorate.kv.intents import Intent
 from quorate.kv.machine import Lease, Machine, Session
 

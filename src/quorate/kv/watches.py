@@ -7,7 +7,7 @@ is told so and ends.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from quorate.kv.commands import Entry
+from quorate.kv.entries import Entry
 from quorate.kv.mvcc import Store
 
 PROGRESS = 1000

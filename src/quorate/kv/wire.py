@@ -30,7 +30,8 @@ from collections.abc import Sequence
 from struct import Struct
 
 from quorate.errors import RemoteProtocolError
-from quorate.kv.commands import COMMAND_MAX, KEY_MAX, Entry, pack_entry, unpack_entry
+from quorate.kv.commands import COMMAND_MAX, KEY_MAX
+from quorate.kv.entries import Entry, pack_entry, unpack_entry
 
 MAGIC = b"QKV"
 VERSION = 2

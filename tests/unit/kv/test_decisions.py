@@ -4,7 +4,8 @@ import pytest
 
 from quorate.errors import RemoteProtocolError
 from quorate.kv import commands, decisions
-from quorate.kv.commands import Entry, Locker
+from quorate.kv.entries import Entry
+from quorate.kv.results import Locker
 from quorate.transactions import gtid as gtids
 from quorate.transactions.participant import Branch
 from quorate.transactions.records import Decision, Record, unpack

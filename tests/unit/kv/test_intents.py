@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import CorruptionError, RemoteProtocolError
-from quorate.kv import commands, intents
+from quorate.kv import checks, commands, intents
 from quorate.kv.commands import (
     ABORTED,
     ABSENT,
@@ -41,13 +41,12 @@ from quorate.kv.commands import (
     VERSION,
     Condition,
     Read,
-    Result,
     Write,
     commit_body,
     pack_command,
-    unpack_result,
 )
 from quorate.kv.machine import Machine
+from quorate.kv.results import Result, unpack_result
 from quorate.kv.snapshot import Restorer, snapshot
 
 T1, T2 = b"q.shop.1/kv", b"q.shop.2/kv"
@@ -57,7 +56,7 @@ MINUTE = 60_000
 
 def do(machine: Machine, kind: int, body: bytes, session: int = 0, seq: int = 0, acked: int = 0) -> Result:
     command = pack_command(kind, body, session, seq, acked)
-    commands.check(command)
+    checks.check(command)
     (result,) = machine.apply(command)
     return unpack_result(result)
 
@@ -350,12 +349,12 @@ def prepared(id_: bytes, decision: bytes, body: bytes) -> bytes:
 )  # fmt: skip
 def test_what_cannot_be_is_refused(command: bytes, why: str) -> None:
     with pytest.raises(RemoteProtocolError, match=why):
-        commands.check(command)
+        checks.check(command)
 
 
 def test_a_prepare_names_its_keys_and_ranges_for_whoever_looks_for_its_shard() -> None:
     body = commit_body([Condition(EXISTS, b"a"), Condition(UNCHANGED, b"b", 1, b"c")], [put(b"d")])
-    assert commands.check(prepared(b"x", DECISION, body)) == (PREPARE, [b"a", b"d"], [(b"b", b"c")])
+    assert checks.check(prepared(b"x", DECISION, body)) == (PREPARE, [b"a", b"d"], [(b"b", b"c")])
 
 
 WHOLE = [
@@ -374,7 +373,7 @@ def test_what_passes_the_check_can_be_applied(command: bytes, at: int, data: byt
     # of the length that it says, so that more than that is looked at
     changed = (len(changed) - commands.HEAD.size & 0xFFFFFFFF).to_bytes(4, "big") + changed[4:]
     try:
-        commands.check(changed)
+        checks.check(changed)
     except RemoteProtocolError:
         return
     machine = Machine()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import CorruptionError, RemoteProtocolError
-from quorate.kv import commands
+from quorate.kv import checks, commands, entries
 from quorate.kv.commands import (
     ABSENT,
     ACQUIRE,
@@ -26,13 +26,12 @@ from quorate.kv.commands import (
     VALUE,
     VERSION,
     Condition,
-    Entry,
-    Result,
     Write,
     pack_command,
-    unpack_result,
 )
+from quorate.kv.entries import Entry
 from quorate.kv.machine import REPLIES_MAX, Machine
+from quorate.kv.results import Result, unpack_result
 from quorate.kv.snapshot import Restorer, snapshot
 
 KEYS = [b"a", b"b", b"ba", b"c", b"d\xff"]
@@ -121,7 +120,7 @@ def commit(
 
 
 def only(machine: Machine, command: bytes) -> Result:
-    commands.check(command)
+    checks.check(command)
     (result,) = machine.apply(command)
     return unpack_result(result)
 
@@ -160,7 +159,7 @@ def test_commits_and_reads_of_the_past_are_those_of_the_model(
     for number, (wanted, todo) in enumerate(steps):
         command = commit(wanted, todo)
         try:
-            commands.check(command)
+            checks.check(command)
         except RemoteProtocolError:
             continue  # a key twice, or ranges that overlap
         batch.append(command)
@@ -312,7 +311,7 @@ def test_what_is_no_snapshot_is_refused() -> None:
 @given(st.binary(max_size=120), st.integers(0, 9))
 def test_other_bytes_are_no_command(body: bytes, kind: int) -> None:
     try:
-        commands.check(pack_command(kind, body))
+        checks.check(pack_command(kind, body))
     except RemoteProtocolError:
         return
     machine = Machine()
@@ -331,19 +330,19 @@ def test_the_limits_of_a_command() -> None:
         (pack_command(99, b""), "unknown kind 99"),
     ):
         with pytest.raises(RemoteProtocolError, match=message):
-            commands.check(command)
+            checks.check(command)
 
 
 def test_an_entry_is_what_it_was() -> None:
     entry = Entry(b"key", b"value", 1, 2, 3, 4, 5, 6, 7)
-    packed = commands.pack_entry(entry)
-    assert commands.unpack_entry(packed, 0) == (entry, len(packed))
+    packed = entries.pack_entry(entry)
+    assert entries.unpack_entry(packed, 0) == (entry, len(packed))
 
 
 def sequence(*commits: tuple[Sequence[Condition], Sequence[Write], Sequence[commands.Read]]) -> bytes:
     body = commands.sequence_body([commands.commit_body(*commit) for commit in commits])
     command = pack_command(SEQUENCE, body)
-    commands.check(command)
+    checks.check(command)
     return command
 
 
@@ -401,4 +400,4 @@ def test_a_revision_that_was_told_is_not_used_again() -> None:
 )
 def test_sequences_that_cannot_be_read_are_refused(body: bytes, message: str) -> None:
     with pytest.raises(RemoteProtocolError, match=message):
-        commands.check(pack_command(SEQUENCE, body))
+        checks.check(pack_command(SEQUENCE, body))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.kv.commands import Entry
+from quorate.kv.entries import Entry
 from quorate.kv.mvcc import Store
 from quorate.kv.watches import PROGRESS, Watch, Watches
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from quorate.errors import UsageError
-from quorate.kv import commands, wire
+from quorate.kv import commands, entries, results, wire
 from quorate.kv.client.connection import LOST, Channel, ConnectionLost
 from quorate.kv.client.errors import Compacted, Conflict, DeadlineExceeded, KvError, Locked, Refused
 from quorate.kv.client.records import (
@@ -42,7 +42,8 @@ from quorate.kv.client.routing import Router, parse_addresses
 from quorate.kv.client.sessions import TTL_MS, KeepAlive, Session
 from quorate.kv.client.settling import Reading, Settler
 from quorate.kv.client.transaction import Transaction
-from quorate.kv.commands import Condition, Result, Write, commit_body
+from quorate.kv.commands import Condition, Write, commit_body
+from quorate.kv.results import Result
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -151,7 +152,7 @@ class Client:
                 try:
                     status, answer = await channel.request(wire.GET, _NOW + data, deadline)
                     if status == wire.DONE and not answer[8] & wire.CONCERNED:
-                        return Item(commands.unpack_entry(answer, 9)[0]) if answer[8] & wire.FOUND else None
+                        return Item(entries.unpack_entry(answer, 9)[0]) if answer[8] & wire.FOUND else None
                 except (ConnectionLost, TimeoutError):
                     """Asked again below."""
         entry = (await self.read(data, revision, deadline, seconds, staleness)).entry
@@ -231,7 +232,7 @@ class Client:
             following, at = wire.unpack_key(answer, at, 0)
             if marks & wire.LIST_CONCERNED:
                 (count,) = wire.U32.unpack_from(answer, at)
-                lockers, _ = commands.unpack_lockers(answer, at + 4, count)
+                lockers, _ = results.unpack_lockers(answer, at + 4, count)
                 if await self._settler.settle("list", group, lockers, deadline, seconds):
                     staleness = 0.0
                     continue
@@ -295,7 +296,7 @@ class Client:
         group = router.shard_of(data).group if router.shards else await self.group_of(data, deadline)
         session = self._sessions.get(group) or self._session(group)
         answer = await session.answer("put", commands.COMMIT, body, deadline, seconds)
-        done = commands.unpack_done_one(answer)
+        done = results.unpack_done_one(answer)
         if done is not None:
             return done[1]
         result = session.result("put", answer)
@@ -458,7 +459,7 @@ class Client:
         body = wire.U32.pack(group)
         _, answer = await self._router.call("intents", group, wire.INTENTS, body, deadline, seconds, write=False)
         (count,) = wire.U32.unpack_from(answer)
-        lockers, _ = commands.unpack_lockers(answer, 4, count)
+        lockers, _ = results.unpack_lockers(answer, 4, count)
         return [Held(group, locker) for locker in lockers]
 
     async def outcome(self, group: int, id_: str, *, timeout: float | None = None) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from quorate.errors import QuorateError
-from quorate.kv.commands import Conflicting, Locker
+from quorate.kv.results import Conflicting, Locker
 
 
 class KvError(QuorateError):

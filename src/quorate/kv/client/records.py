@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from quorate.errors import UsageError
 from quorate.kv import commands
-from quorate.kv.commands import Condition, Entry, Locker, Write
+from quorate.kv.commands import Condition, Write
+from quorate.kv.entries import Entry
+from quorate.kv.results import Locker
 
 Key = str | bytes
 

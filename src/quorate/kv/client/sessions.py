@@ -10,7 +10,8 @@ from quorate.kv import commands, wire
 from quorate.kv.client.connection import ConnectionLost
 from quorate.kv.client.errors import LeaseExpired, OutcomeUnknown, Refused
 from quorate.kv.client.routing import Router
-from quorate.kv.commands import Result, pack_command, unpack_result
+from quorate.kv.commands import pack_command
+from quorate.kv.results import Result, unpack_result
 
 TTL_MS = 60_000
 _OPEN_SECONDS = 10.0

@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quorate.kv import commands, resolving, wire
+from quorate.kv import entries, resolving, results, wire
 from quorate.kv.client.errors import DeadlineExceeded, Locked
-from quorate.kv.commands import Entry, Locker, Result
+from quorate.kv.entries import Entry
 from quorate.kv.resolving import Look, Pause, Submit, Value, Work
+from quorate.kv.results import Locker, Result
 
 if TYPE_CHECKING:
     from quorate.kv.client.aio import Client
@@ -92,8 +93,8 @@ class Reading:
         at = 9
         self.entry: Entry | None = None
         if marks & wire.FOUND:
-            self.entry, at = commands.unpack_entry(answer, at)
+            self.entry, at = entries.unpack_entry(answer, at)
         self.preparing = bool(marks & wire.PREPARING)
         self.lockers: list[Locker] = []
         if marks & wire.CONCERNED:
-            self.lockers, _ = commands.unpack_lockers(answer, at, 1)
+            self.lockers, _ = results.unpack_lockers(answer, at, 1)

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from quorate.kv import commands, wire
-from quorate.kv.commands import LOCKED, Result
+from quorate.kv.commands import LOCKED
 from quorate.kv.consul.parsing import Refusal, blocking, staleness
 from quorate.kv.consul.settling import NO_LEADER, Settler, locked, result_of
 from quorate.kv.forward import Forwarder
 from quorate.kv.front import Front
 from quorate.kv.intents import Intent
+from quorate.kv.results import Result
 from quorate.kv.service import KvService
 from quorate.kv.watches import Watch
 from quorate.runtime.environment import Environment

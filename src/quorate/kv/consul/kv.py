@@ -12,13 +12,13 @@ from quorate.kv.commands import (
     PUT,
     RELEASE,
     Condition,
-    Entry,
-    Result,
     Write,
 )
 from quorate.kv.consul.backend import Answer, Backend
 from quorate.kv.consul.parsing import Refusal, go_number, has, key_of
 from quorate.kv.consul.shapes import answer, entry_shape, headers, lease_of
+from quorate.kv.entries import Entry
+from quorate.kv.results import Result
 from quorate.kv.service import KvService
 from quorate.runtime.http import Pending, Request, Response
 

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from quorate.kv import commands
-from quorate.kv.commands import Result
 from quorate.kv.consul.backend import Answer, Backend
 from quorate.kv.consul.parsing import Refusal, duration, go_duration
 from quorate.kv.consul.shapes import (
@@ -17,6 +16,7 @@ from quorate.kv.consul.shapes import (
     sessions_of,
 )
 from quorate.kv.machine import Lease
+from quorate.kv.results import Result
 from quorate.runtime.http import Pending, Request, Response
 
 PREFIX = "/v1/session/"

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from quorate.kv import commands
-from quorate.kv.commands import Entry
 from quorate.kv.consul.parsing import go_duration
+from quorate.kv.entries import Entry
 from quorate.kv.machine import CHOSEN_ELSEWHERE, Lease
 from quorate.runtime.http import Response
 

@@ -8,7 +8,7 @@ from base64 import b64decode
 from typing import Any
 
 from quorate.errors import RemoteProtocolError
-from quorate.kv import commands
+from quorate.kv import checks, commands
 from quorate.kv.client.records import prefix_end
 from quorate.kv.commands import (
     ABSENT,
@@ -23,15 +23,14 @@ from quorate.kv.commands import (
     PUT,
     RELEASE,
     Condition,
-    Conflicting,
     Read,
-    Result,
     Write,
 )
 from quorate.kv.consul.backend import Backend
 from quorate.kv.consul.parsing import Refusal
 from quorate.kv.consul.shapes import answer, entry_shape, lease_of, session_id
 from quorate.kv.machine import Machine
+from quorate.kv.results import Conflicting, Result
 from quorate.runtime.http import Pending, Request, Response
 
 PATH = "/v1/txn"
@@ -78,7 +77,7 @@ class TxnFamily:
             return answer({"Results": [], "Errors": None, **more})
         body = commands.sequence_body([operation.body for operation in operations])
         try:
-            _, keys, ranges = commands.check(commands.pack_command(commands.SEQUENCE, body))
+            _, keys, ranges = checks.check(commands.pack_command(commands.SEQUENCE, body))
         except RemoteProtocolError as error:
             raise Refusal(400, str(error)) from None
         service = self._backend.front.shards.of_keys(keys, ranges)

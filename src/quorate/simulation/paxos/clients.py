@@ -6,19 +6,9 @@ write, or a lost one, cannot be explained.
 
 from typing import TYPE_CHECKING
 
-from quorate.kv import commands
-from quorate.kv.commands import (
-    ABSENT,
-    DELETE,
-    MODIFIED,
-    PUT,
-    VERSION,
-    Condition,
-    Write,
-    commit_body,
-    pack_command,
-    unpack_result,
-)
+from quorate.kv import commands, entries
+from quorate.kv.commands import ABSENT, DELETE, MODIFIED, PUT, VERSION, Condition, Write, commit_body, pack_command
+from quorate.kv.results import unpack_result
 from quorate.simulation.paxos.judging import Seen
 from quorate.simulation.scheduler import Stream
 from quorate.verification.history import History, Operation
@@ -164,7 +154,7 @@ class Client:
 
     # ---- answers
 
-    def _read(self, attempt: int, entry: commands.Entry | None, index: int) -> None:
+    def _read(self, attempt: int, entry: entries.Entry | None, index: int) -> None:
         """As of ``index``; -1 if it could not be read."""
         if attempt != self._attempt:
             return

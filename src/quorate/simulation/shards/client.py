@@ -5,11 +5,13 @@ not at all, and are sent again; a session names each command. What intents it me
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from quorate.kv import commands, resolving
+from quorate.kv import checks, commands, resolving
 from quorate.kv.client.errors import Conflict, DeadlineExceeded, Locked, OutcomeUnknown, Refused
 from quorate.kv.client.records import Committed, Held, Item, key_bytes, prefix_end
-from quorate.kv.commands import Condition, Entry, Locker, Result, Write, commit_body, unpack_result
+from quorate.kv.commands import Condition, Write, commit_body
+from quorate.kv.entries import Entry
 from quorate.kv.resolving import Look, Pause, Submit, Work
+from quorate.kv.results import Locker, Result, unpack_result
 from quorate.kv.service import KvService
 from quorate.simulation.scheduler import MILLISECOND, SECOND, Stream
 from quorate.simulation.transactions.shell import Waiting
@@ -100,7 +102,7 @@ class SimKv:
         of.under_way[seq] = None
         try:
             command = commands.pack_command(kind, body, of.session, seq, next(iter(of.under_way)))
-            commands.check(command)
+            checks.check(command)
             answer = yield from self._ask(what, group, _write(command), until, write=True)
         finally:
             of.under_way.pop(seq, None)

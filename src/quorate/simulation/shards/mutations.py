@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from quorate.kv import commands, decisions, intents, resolving
 from quorate.kv import service as services
-from quorate.kv.commands import Locker
 from quorate.kv.intents import Intent, Locks, Outcomes
 from quorate.kv.machine import Machine
 from quorate.kv.resolving import Work
+from quorate.kv.results import Locker
 from quorate.kv.snapshot import snapshot
 from quorate.simulation.mutation import Mutation, Patch
 from quorate.simulation.scheduler import MILLISECOND

@@ -6,7 +6,9 @@ from typing import Any
 from quorate.kv import commands
 from quorate.kv.client.errors import Conflict, DeadlineExceeded
 from quorate.kv.client.records import Item, key_bytes
-from quorate.kv.commands import Condition, Conflicting, Entry, Write
+from quorate.kv.commands import Condition, Write
+from quorate.kv.entries import Entry
+from quorate.kv.results import Conflicting
 from quorate.simulation.scheduler import SECOND, Scheduler, Stream
 from quorate.simulation.transactions.shell import Waiting
 from quorate.transactions.flow import Done, Failed
