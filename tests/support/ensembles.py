@@ -23,6 +23,7 @@ from tests.support.processes import (
     wait_until,
     why_no_apache,
 )
+from tests.support.raw import OF_APACHES
 
 OURS = "quorate"
 THEIRS = "apache"
@@ -55,6 +56,7 @@ class Member:
         (self.folder / "myid").write_text(f"{self.sid}\n")
 
     def start(self) -> None:
+        (OF_APACHES.add if self.kind == THEIRS else OF_APACHES.discard)(self.client_port)
         self.process.start()
 
     def kill(self) -> None:

@@ -11,8 +11,10 @@ from quorate.zookeeper.constants import NOTIFICATION_XID, PING_XID, Op
 
 NO_PASSWORD = bytes(16)
 PING_SECONDS = 1.0
-"""After so long without an answer to a request there is a ping, as every client sends them. Apache's members of 3.8.0 need it: their CommitProcessor can miss that
-there is a read to be answered, and sleeps until anything else comes (three of Apache's alone do it once in some 30,000 reads on two cores)."""
+OF_APACHES: set[int] = set()
+"""Client ports of Apache's members (``ensembles``). After a second without an answer to a request they get a ping, as every client sends them. Those of 3.8.0 need it:
+their CommitProcessor can miss that there is a read to be answered, and sleeps until anything else comes (three of Apache's alone do it once in some 30,000 reads on
+two cores). Ours get none: a read that they leave unanswered is to be seen."""
 
 
 class Frame(NamedTuple):
@@ -54,6 +56,7 @@ class RawClient:
         self._socket = socket.create_connection((host, port), patience)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
+        self._needs_pings = port in OF_APACHES
         self._pings = 0
         """Of our own, whose answers are nobody's business."""
         # a client that comes back counts on: the numbers of one session do not repeat
@@ -139,7 +142,7 @@ class RawClient:
 
     def _await(self, deadline: float | None) -> None:
         """Until there is something to be read, or the patience is at its end."""
-        while not self._buffer:
+        while self._needs_pings and not self._buffer:
             left = PING_SECONDS if deadline is None else min(PING_SECONDS, deadline - time.monotonic())
             if left <= 0 or select.select([self._socket], [], [], left)[0]:
                 return
