@@ -4,7 +4,7 @@ import logging
 from collections.abc import Hashable
 from typing import Protocol
 
-from quorate.consensus.paxos import snapshots, wire
+from quorate.consensus.paxos import snapshots, transfer, wire
 from quorate.consensus.paxos.joining import Ended, Joining, shown
 from quorate.consensus.paxos.members import Member, Members
 from quorate.consensus.paxos.messages import (
@@ -17,7 +17,6 @@ from quorate.consensus.paxos.messages import (
     RoleChange,
 )
 from quorate.consensus.paxos.peer import Drained, Peer
-from quorate.consensus.paxos.transfer import Incoming
 from quorate.consensus.replicated import Restorer, StateMachine
 from quorate.errors import (
     CorruptionError,
@@ -33,16 +32,26 @@ log = logging.getLogger(__name__)
 
 
 class Limits:
-    """``snapshot_bytes`` and ``snapshot_entries``: so much log makes a snapshot due; ``kept_entries`` stay behind it, for members that lag."""
+    """``snapshot_bytes`` and ``snapshot_entries``: so much log makes a snapshot due; ``kept_entries`` stay behind it, for members that lag.
+    ``chunk_bytes``: of a snapshot, sent at once; ``held_bytes``: of log that may come while a member fetches one, beyond the size
+    of that, 0 for four times ``snapshot_bytes``."""
 
-    __slots__ = ("kept_entries", "snapshot_bytes", "snapshot_entries")
+    __slots__ = ("chunk_bytes", "held_bytes", "kept_entries", "snapshot_bytes", "snapshot_entries")
 
     def __init__(
-        self, *, snapshot_bytes: int = 64 << 20, snapshot_entries: int = 200_000, kept_entries: int = 2_000
+        self,
+        *,
+        snapshot_bytes: int = 64 << 20,
+        snapshot_entries: int = 200_000,
+        kept_entries: int = 2_000,
+        chunk_bytes: int = 1 << 20,
+        held_bytes: int = 0,
     ) -> None:
         self.snapshot_bytes = snapshot_bytes
         self.snapshot_entries = snapshot_entries
         self.kept_entries = kept_entries
+        self.chunk_bytes = chunk_bytes
+        self.held_bytes = held_bytes or 4 * snapshot_bytes
 
 
 class Owner(Protocol):
@@ -92,10 +101,14 @@ class Group:
         self._fresh_at = -1
         """What is applied has all that was acknowledged before this time; -1 if that is not known of any."""
         self._log_bytes = 0
+        """Since the last snapshot was begun."""
+        self._logged = 0
+        """Bytes, ever."""
+        self._holds = transfer.Holds(limits.held_bytes)
         self._snapshot = 0
         """The index of the newest snapshot."""
         self._writer: snapshots.Writer | None = None
-        self._incoming: Incoming | None = None
+        self._incoming: transfer.Incoming | None = None
         self._joining: Joining | None = None
         self._handing: tuple[int, Ended] | None = None
 
@@ -163,6 +176,7 @@ class Group:
             size += len(entry.payload)
             self.applied = index
         self._log_bytes += size
+        self._logged += size
         if self._waiting:
             self._release()
 
@@ -217,7 +231,14 @@ class Group:
         index = self.applied
         members = self.peer.acceptor.log.members_of(index)
         self._writer = snapshots.Writer(
-            owner.env, owner.snapshot_disk, self.group, index, members, self.service.snapshot(), self._snapshot_done
+            owner.env,
+            owner.snapshot_disk,
+            self.group,
+            index,
+            members,
+            self.service.snapshot(),
+            self._held,
+            self._snapshot_done,
         )
 
     def _snapshot_done(self, error: StorageError | None) -> None:
@@ -230,7 +251,23 @@ class Group:
         self._snapshot = max(self._snapshot, index)
         self._trim(index - self._limits.kept_entries)
 
+    def serve(self, sid: int, body: bytes) -> list[bytes]:
+        """A chunk of a snapshot, which ``sid`` asks for. Raises RemoteProtocolError."""
+        disk, base = self._owner.snapshot_disk, self.peer.acceptor.log.base
+        try:
+            index, size, chunk = transfer.serve(disk, self.group, body, self._limits.chunk_bytes, base)
+        except StorageError as error:
+            self._owner.failed(f"the disk failed: {error}")
+            return []
+        if index:
+            self._holds.ask(sid, index, size, self._owner.env.now(), self._logged)
+        return chunk
+
+    def _held(self) -> set[int]:
+        return self._holds.indices(self._logged)
+
     def _trim(self, base: int) -> None:
+        base = min([base, *self._held()])
         if base > self.peer.acceptor.log.base:
             self.peer.trim(base)
             self._owner.touch(self)
@@ -244,7 +281,7 @@ class Group:
             incoming.end()
         log.info("group %d: fetching a snapshot from member %d", self.group, event.source)
         owner = self._owner
-        self._incoming = Incoming(
+        self._incoming = transfer.Incoming(
             owner.snapshot_disk,
             self.group,
             event.source,
@@ -283,7 +320,7 @@ class Group:
             try:
                 next(steps)
             except StopIteration:
-                snapshots.install(disk, self.group, reader.index, path, named)
+                snapshots.install(disk, self.group, reader.index, path, self._held(), named)
             except CorruptionError as error:
                 self._rejected(error)
             else:
@@ -404,6 +441,8 @@ class Group:
     def tick(self, now: int, patience: int) -> None:
         """``patience``: how long to wait for a chunk before it is asked for again."""
         self.peer.tick(now)
+        if self._holds.expire(now, patience):
+            self._trim(self._snapshot - self._limits.kept_entries)
         incoming = self._incoming
         if incoming is not None and now - incoming.asked_at >= patience:
             incoming.request()

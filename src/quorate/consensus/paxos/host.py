@@ -10,7 +10,7 @@ from hashlib import blake2b
 from random import Random
 
 from quorate.consensus.contract import NEVER
-from quorate.consensus.paxos import snapshots, transfer, wire
+from quorate.consensus.paxos import snapshots, wire
 from quorate.consensus.paxos.group import Group, Limits
 from quorate.consensus.paxos.joining import Ended
 from quorate.consensus.paxos.journal import GroupLog, Journal
@@ -362,8 +362,8 @@ class Host:
                 for of, reply in wire.unpack_heartbeat_replies(body):
                     self._deliver(now, sid, of, reply)
             elif kind == wire.SNAPSHOT_REQUEST:
-                if number in self.groups:
-                    self.send_item(sid, number, wire.SNAPSHOT_CHUNK, transfer.serve(self.snapshot_disk, number, body))
+                if number in self.groups and (chunk := self.groups[number].serve(sid, body)):
+                    self.send_item(sid, number, wire.SNAPSHOT_CHUNK, chunk)
             elif kind == wire.SNAPSHOT_CHUNK:
                 if number in self.groups:
                     self.groups[number].chunk(sid, body)

@@ -9,7 +9,7 @@ process starts is left from a crash, and removed.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from struct import Struct
 from zlib import crc32
 
@@ -30,6 +30,9 @@ PIECE_MAX = 16 << 20
 _STEP_BYTES = 256 << 10
 _REST = 1
 """Writing rests this many times as long as it works, so that it takes at most half of the process."""
+
+Held = Callable[[], Collection[int]]
+"""The indices of those that others are fetching."""
 
 _PREFIX = "snapshot-"
 _WRITING = "writing"
@@ -68,16 +71,25 @@ def clean(disk: Disk, group: int, done: Done) -> None:
 
 
 class Writer:
-    """Writes a snapshot while the service goes on; ``done(error)`` when it is there under its name, and older ones are gone."""
+    """Writes a snapshot while the service goes on; ``done(error)`` when it is there under its name, and older ones are gone, but those ``held``."""
 
     def __init__(
-        self, env: Environment, disk: Disk, group: int, index: int, who: Members, pieces: Iterator[bytes], done: Done
+        self,
+        env: Environment,
+        disk: Disk,
+        group: int,
+        index: int,
+        who: Members,
+        pieces: Iterator[bytes],
+        held: Held,
+        done: Done,
     ) -> None:
         self.index = index
         self._env = env
         self._disk = disk
         self._group = group
         self._pieces = pieces
+        self._held = held
         self._done = done
         self._offset = 0
         self._checksum = 0
@@ -118,13 +130,13 @@ class Writer:
         self._submit([], data, self._end)
 
     def _end(self, began: int) -> None:
-        install(self._disk, self._group, self.index, self._path, self._done)
+        install(self._disk, self._group, self.index, self._path, self._held(), self._done)
 
 
-def install(disk: Disk, group: int, index: int, path: str, done: Done) -> None:
-    """Give the file at ``path`` its name, durably, and remove older snapshots."""
+def install(disk: Disk, group: int, index: int, path: str, held: Collection[int], done: Done) -> None:
+    """Give the file at ``path`` its name, durably, and remove older snapshots but those ``held``."""
     folder = folder_of(group)
-    older = [Remove(path_of(group, other)) for other in indices(disk, group) if other < index]
+    older = [Remove(path_of(group, other)) for other in indices(disk, group) if other < index and other not in held]
     target = path_of(group, index)
     disk.submit([Sync(path), Rename(path, target), Sync(folder), *older], done)
 

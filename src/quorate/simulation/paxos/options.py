@@ -51,6 +51,7 @@ def draw(seed: int) -> dict[str, Any]:
         "drift_ppm": stream.choice((0, 0, 100, 4_000)),
         "snapshot_entries": stream.choice((5, 20, 100, 100_000)),
         "kept_entries": stream.choice((0, 2, 10, 100)),
+        "chunk": Stream(seed, "chunk").choice((100, 1_000, 1 << 20)),
         "segment": stream.choice((500, 3_000, 100_000)),
         "preallocate": stream.choice((0, 4096)),
         "history": stream.choice((5, 50, 10_000)),
@@ -96,5 +97,6 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("no batching", batching=0.0)
     change("everyone in the end", core_only=False)
     change("no preallocation", preallocate=0)
+    change("snapshots in one piece", chunk=1 << 20)
     change("no snapshots", snapshot_entries=100_000)
     return ways.found

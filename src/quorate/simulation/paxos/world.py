@@ -108,6 +108,7 @@ class Life:
                 snapshot_bytes=1 << 30,
                 snapshot_entries=options["snapshot_entries"],
                 kept_entries=options["kept_entries"],
+                chunk_bytes=options["chunk"],
             ),
             segment=options["segment"],
             preallocate=options["preallocate"],

@@ -65,5 +65,6 @@ def smaller(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     change("none acknowledged early", early=0.0)
     change("no drift", drift_ppm=0)
     change("no lease", lease=0)
+    change("snapshots in one piece", chunk=1 << 20)
     change("no snapshots", snapshot_entries=100_000)
     return ways.found

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
 
+import pytest
 from tests.unit.consensus.paxos.hosts import Hosts
 
+from quorate.consensus.paxos import snapshots
 from quorate.consensus.paxos.group import Limits
 from quorate.errors import QuorateError
 
@@ -108,6 +110,55 @@ def test_a_member_that_was_away_for_long_gets_a_snapshot(tmp_path: Path) -> None
             hosts.close()
 
     run(work())
+
+
+def test_a_snapshot_that_is_being_fetched_is_held_though_newer_ones_are_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With each chunk the leader writes more than is a snapshot's: whoever began anew with each would never be done."""
+
+    async def work() -> None:
+        hosts = Hosts(tmp_path, 3, limits=Limits(snapshot_entries=50, kept_entries=10, chunk_bytes=500))
+        try:
+            for sid in (1, 2, 3):
+                hosts.start(sid)
+            await hosts.propose("first")
+            away = next(sid for sid in (1, 2, 3) if sid != hosts.leading())
+            hosts.stop(away)
+            for at in range(0, 300, 20):
+                await hosts.propose(*[f"{number:04d}" + "x" * 50 for number in range(at, at + 20)])
+            leader = await hosts.leader()
+            group = leader.groups[1]
+            made: set[int] = set()
+            asked = 0
+            serve = group.serve
+
+            def serving(sid: int, body: bytes) -> list[bytes]:
+                nonlocal asked
+                asked += 1
+                for number in range(20):
+                    group.propose(f"more {asked} {number}".encode())
+                made.update(snapshots.indices(leader.snapshot_disk, 1))
+                return serve(sid, body)
+
+            group.serve = serving  # type: ignore[method-assign]  # of this one
+            hosts.start(away)
+            await hosts.until(lambda: len(hosts.service(away).values) > 300)
+            await hosts.propose("last")
+            await hosts.until(lambda: hosts.service(away).values[-1] == "last")
+            assert hosts.service(away).values == hosts.service(leader.settings.sid).values
+            assert len(made) > 3
+            # nobody asks any more
+            await hosts.until(lambda: group.peer.acceptor.log.base >= max(made) - 10)
+            for number in range(60):
+                await hosts.propose(f"later {number}")
+            await hosts.until(lambda: len(snapshots.indices(leader.snapshot_disk, 1)) == 1)
+        finally:
+            hosts.close()
+
+    with caplog.at_level("INFO", "quorate"):
+        run(work())
+    assert len([record for record in caplog.records if "fetching a snapshot" in record.getMessage()]) == 1
 
 
 def test_members_are_added_replaced_and_removed(tmp_path: Path) -> None:
