@@ -32,7 +32,6 @@ SLOW = frozenset(
         "tail-committed",
         "tail-not-sent",
         "trunc-in-memory",
-        "trunc-not-synced",
     )
 )
 """Noticed only after hundreds of runs, or not yet: see the table."""

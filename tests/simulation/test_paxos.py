@@ -31,6 +31,7 @@ PROBES = (
     "start",
     "leads",
     "snapshot adopted",
+    "snapshot sent in pieces",
     "stopped by its disk",
     "added: True",
     "added: False",

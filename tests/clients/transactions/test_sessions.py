@@ -41,13 +41,16 @@ def test_a_session_whose_answer_was_not_taken_is_of_no_use(bank: Bank, driver: s
         assert session.state() == "idle"
 
 
-@pytest.mark.parametrize("statement", ["commit", "select pg_sleep(60)"])
-def test_asyncpg_closed_by_somebody_else_has_not_answered(bank: Bank, statement: str) -> None:
-    """It gives None for what was under way then, which is no command's tag: the statement may have been carried out."""
+@pytest.mark.parametrize(
+    ("statement", "hung_up"), [("commit", True), ("select pg_sleep(60)", True), ("select pg_sleep(60)", False)]
+)
+def test_asyncpg_closed_by_somebody_else_has_not_answered(bank: Bank, statement: str, hung_up: bool) -> None:
+    """It gives None for what was under way then, which is no command's tag, or an error of its own: the statement may have been carried out."""
 
     async def main() -> None:
         connection = await asyncpg.connect(bank.postgres.url.replace("postgresql+psycopg", "postgresql"))
         _, session = session_for(connection)
+        server_process = connection.get_server_pid()
         await session.execute("begin")
         # the commit takes its time
         await session.execute(
@@ -59,12 +62,15 @@ def test_asyncpg_closed_by_somebody_else_has_not_answered(bank: Bank, statement:
         asked = asyncio.ensure_future(session.execute(statement))
         await asyncio.sleep(0)
         # as is done with the connection of whoever was cancelled in SQLAlchemy
-        session.hang_up()
+        if hung_up:
+            session.hang_up()
         closing = asyncio.ensure_future(connection.close())
         with pytest.raises(ConnectionBroken):
             await asked
         await asyncio.wait({closing})
         assert session.state() == "broken"
+        # it sees that nobody is there only when it has slept
+        bank.pg_run(f"select pg_terminate_backend({server_process})")
 
     asyncio.run(main())
 

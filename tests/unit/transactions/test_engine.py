@@ -288,7 +288,7 @@ def test_who_is_cancelled_while_it_prepares_leaves_nothing_prepared(in_time: boo
             for _ in range(100):
                 if tx.state != "prepared":
                     await asyncio.sleep(0)
-            assert not task.done()
+            assert (tx.state, task.done()) == ("prepared", False)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

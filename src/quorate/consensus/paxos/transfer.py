@@ -65,8 +65,13 @@ class Holds:
     def ask(self, sid: int, index: int, size: int, now: int, logged: int) -> None:
         """``size``: of the snapshot; ``logged``: bytes of log, ever."""
         held = self._found.get(sid)
-        until = logged + min(size + self._spare, HELD_MAX) if held is None or held[0] != index else held[2]
-        self._found[sid] = index, now, until
+        if held is not None and held[0] == index:
+            # its bound stands, however often it is asked for
+            self._found[sid] = index, now, held[2]
+            return
+        if held is not None and logged > held[2]:
+            log.warning("member %d fetches a snapshot more slowly than the log grows; it has begun anew", sid)
+        self._found[sid] = index, now, logged + min(size + self._spare, HELD_MAX)
 
     def expire(self, now: int, patience: int) -> bool:
         """Whether anybody is not waited for any more. ``patience``: how long an answer is waited for before it is asked for again."""
@@ -76,11 +81,7 @@ class Holds:
         return bool(gone)
 
     def indices(self, logged: int) -> set[int]:
-        slow = [sid for sid, (_, _, until) in self._found.items() if logged > until]
-        for sid in slow:
-            log.warning("member %d fetches a snapshot more slowly than the log grows; it has to begin anew", sid)
-            del self._found[sid]
-        return {index for index, _, _ in self._found.values()}
+        return {index for index, _, until in self._found.values() if logged <= until}
 
 
 class Incoming:

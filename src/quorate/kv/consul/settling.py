@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from quorate.errors import RemoteProtocolError
-from quorate.kv import commands, resolving, results, wire
+from quorate.kv import commands, resolving, wire
 from quorate.kv.consul.parsing import Refusal
 from quorate.kv.forward import Forwarder
 from quorate.kv.front import Front
 from quorate.kv.intents import Intent
 from quorate.kv.resolving import Look, Pause, Submit, Work
-from quorate.kv.results import Result, unpack_result
+from quorate.kv.results import Locker, Result, unpack_result
 from quorate.kv.service import KvService
 from quorate.runtime.environment import Environment
 
@@ -93,7 +93,7 @@ class Settler:
         service.read(ready)
 
 
-def locked(lockers: Sequence[results.Locker]) -> Refusal:
+def locked(lockers: Sequence[Locker]) -> Refusal:
     names = ", ".join(dict.fromkeys(locker.transaction for locker in lockers[:5]))
     return Refusal(500, f"keys are locked by transaction {names}, which is not decided yet")
 

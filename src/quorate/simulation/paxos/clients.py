@@ -6,8 +6,9 @@ write, or a lost one, cannot be explained.
 
 from typing import TYPE_CHECKING
 
-from quorate.kv import commands, entries
+from quorate.kv import commands
 from quorate.kv.commands import ABSENT, DELETE, MODIFIED, PUT, VERSION, Condition, Write, commit_body, pack_command
+from quorate.kv.entries import Entry
 from quorate.kv.results import unpack_result
 from quorate.simulation.paxos.judging import Seen
 from quorate.simulation.scheduler import Stream
@@ -154,7 +155,7 @@ class Client:
 
     # ---- answers
 
-    def _read(self, attempt: int, entry: entries.Entry | None, index: int) -> None:
+    def _read(self, attempt: int, entry: Entry | None, index: int) -> None:
         """As of ``index``; -1 if it could not be read."""
         if attempt != self._attempt:
             return

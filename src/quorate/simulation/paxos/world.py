@@ -17,6 +17,7 @@ from quorate.consensus.paxos.host import PEER, Host, HostSettings
 from quorate.consensus.paxos.members import Member
 from quorate.consensus.paxos.messages import Accepted, Adopt, Promise
 from quorate.consensus.paxos.peer import Drained
+from quorate.consensus.paxos.transfer import REQUEST
 from quorate.consensus.replicated import Replica, Restorer
 from quorate.errors import QuorateError
 from quorate.kv.service import KvService
@@ -160,10 +161,11 @@ class _Watch:
         self._life = life
         self._promises = life.world.promises[life.sid][group.group]
         self._group = group
-        self._drain, self._persisted = group.drain, group.peer.persisted
+        self._drain, self._persisted, self._serve = group.drain, group.peer.persisted, group.serve
         self._unsynced: list[tuple[int, int]] = [(0, group.peer.acceptor.log.last)]
         group.drain = self.drain  # type: ignore[method-assign]  # that is what a watch does
         group.peer.persisted = self.persisted  # type: ignore[method-assign]  # the same
+        group.serve = self.serve  # type: ignore[method-assign]  # the same
 
     def drain(self) -> Drained:
         drained = self._drain()
@@ -199,6 +201,12 @@ class _Watch:
         promises = self._promises
         promises.chosen = max(promises.chosen, min(promises.durable, self._group.peer.acceptor.log.decided))
         self._persisted(token)
+
+    def serve(self, sid: int, body: bytes) -> list[bytes]:
+        _, offset = REQUEST.unpack(body)
+        if offset:
+            self._life.world.probe("snapshot sent in pieces")
+        return self._serve(sid, body)
 
 
 class World(world.World):

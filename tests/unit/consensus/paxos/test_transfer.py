@@ -107,8 +107,17 @@ def test_whoever_is_slower_than_the_log_grows_is_not_waited_for(caplog: pytest.L
     holds.ask(2, 50, 200, now=1, logged=900)
     assert holds.indices(1000) == {50}
     assert holds.indices(1001) == set()
+    # though it goes on asking: the file may be there for a moment yet
+    holds.ask(2, 50, 200, now=2, logged=1001)
+    assert holds.indices(1001) == set()
+    assert not caplog.text
+    holds.ask(2, 80, 200, now=3, logged=1001)
+    assert holds.indices(2001) == {80}
     assert "member 2 fetches a snapshot more slowly than the log grows" in caplog.text
-    # however large it is: the log has to go into a message
+
+
+def test_however_large_a_snapshot_is_the_log_after_it_has_to_go_into_a_message() -> None:
+    holds = transfer.Holds(800)
     holds.ask(2, 80, 1 << 40, now=0, logged=0)
     assert holds.indices(transfer.HELD_MAX) == {80}
     assert holds.indices(transfer.HELD_MAX + 1) == set()
